@@ -9,6 +9,9 @@ pub mod authorization_server;
 pub mod counters;
 mod documents;
 mod form;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzz;
 mod introspection;
 mod presented_client;
 mod refusal;

@@ -98,6 +98,8 @@ pub struct Store {
     incarnation: Incarnation,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
+    /// The change by which an operator last set the time back, and the time from which the store continued.
+    clock_accepted: Option<(Revision, Timestamp)>,
     upgraded_from: Option<u64>,
     /// The durable time mark, in milliseconds.
     durable_time: Arc<AtomicI64>,

@@ -1,7 +1,8 @@
 //! Caller limits: bounds how much of the server one API key may use: calls a second, lists and memory.
 //!
 //! An urgent call, by which an operator removes access ([`Operation::is_urgent`]), has separate limits,
-//! so that other calls never block it.
+//! so that other calls never block it. An API client that revokes its own tokens has a third limit, because
+//! each revocation is a change, and it can get tokens to revoke without end.
 //!
 //! Not here: how many calls may be in flight; see [`super::admission`].
 
@@ -23,6 +24,9 @@ const MAX_LISTS: usize = 2;
 /// How many more lists of one key may wait. A waiting call has read its request.
 const MAX_WAITING_LISTS: usize = 256;
 
+/// How many tokens a second one API client may revoke, and how many at once.
+const REVOCATIONS: Rate = Rate { per_second: 1.0, burst: 60.0 };
+
 /// The limits, and the usage of each key.
 pub struct CallerLimits {
     calls_per_second: u32,
@@ -36,6 +40,8 @@ struct KeyUsage {
     calls: TokenBucket,
     /// For urgent calls.
     urgent: TokenBucket,
+    /// For the revocation of tokens by their client.
+    revocations: TokenBucket,
     memory: Arc<AtomicU64>,
     lists: Arc<Semaphore>,
     /// The lists that are read and those that wait.
@@ -49,21 +55,23 @@ pub struct ListPermit {
 }
 
 impl KeyUsage {
-    fn new(now: Instant, calls_per_second: f64) -> Self {
-        let full = TokenBucket { tokens: calls_per_second, updated: now };
+    fn new(now: Instant, rate: Rate) -> Self {
+        let full = TokenBucket::full(rate, now);
         let lists = Arc::new(Semaphore::new(MAX_LISTS));
         let all_lists = Arc::new(Semaphore::new(MAX_LISTS + MAX_WAITING_LISTS));
-        Self { calls: full, urgent: full, memory: Arc::default(), lists, all_lists }
+        let revocations = TokenBucket::full(REVOCATIONS, now);
+        Self { calls: full, urgent: full, revocations, memory: Arc::default(), lists, all_lists }
     }
 
     /// Whether the usage equals that of a new key, so that it can be dropped.
-    fn is_unused(&self, now: Instant, burst: f64) -> bool {
-        let full = |bucket: &TokenBucket| bucket.tokens_at(now, burst) >= burst;
+    fn is_unused(&self, now: Instant, rate: Rate) -> bool {
+        let full = |bucket: &TokenBucket, rate: Rate| bucket.tokens_at(now, rate) >= rate.burst;
         let is_held = self.memory.load(Ordering::Relaxed) > 0
             || Arc::strong_count(&self.memory) > 1
             || Arc::strong_count(&self.lists) > 1
             || Arc::strong_count(&self.all_lists) > 1;
-        full(&self.calls) && full(&self.urgent) && !is_held
+        let is_full = full(&self.calls, rate) && full(&self.urgent, rate);
+        is_full && full(&self.revocations, REVOCATIONS) && !is_held
     }
 }
 
@@ -80,12 +88,24 @@ impl CallerLimits {
     /// # Errors
     /// The rate is exceeded. The error is the limit, in calls a second.
     pub fn count(&self, key: Revision, urgent: bool, now: Instant) -> Result<(), u32> {
-        let burst = f64::from(self.calls_per_second);
+        let rate = self.rate();
         let taken = self.with(key, now, |usage| {
             let bucket = if urgent { &mut usage.urgent } else { &mut usage.calls };
-            bucket.take(now, burst)
+            bucket.take(now, rate)
         });
         if taken { Ok(()) } else { Err(self.calls_per_second) }
+    }
+
+    /// Counts a token that the client of this credential revokes. False: it revokes too many.
+    #[must_use]
+    pub fn count_revocation(&self, credential: Revision, now: Instant) -> bool {
+        self.with(credential, now, |usage| usage.revocations.take(now, REVOCATIONS))
+    }
+
+    /// The rate of calls.
+    fn rate(&self) -> Rate {
+        let calls = f64::from(self.calls_per_second);
+        Rate { per_second: calls, burst: calls }
     }
 
     /// The memory account of this key. Callers without a key share one account.
@@ -116,13 +136,13 @@ impl CallerLimits {
     }
 
     fn with<T>(&self, key: Revision, now: Instant, work: impl FnOnce(&mut KeyUsage) -> T) -> T {
-        let burst = f64::from(self.calls_per_second);
+        let rate = self.rate();
         let mut all = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_KEYS * 2 {
             // Most entries are of deleted keys.
-            all.retain(|_, usage| !usage.is_unused(now, burst));
+            all.retain(|_, usage| !usage.is_unused(now, rate));
         }
-        work(all.entry(key).or_insert_with(|| KeyUsage::new(now, burst)))
+        work(all.entry(key).or_insert_with(|| KeyUsage::new(now, rate)))
     }
 }
 
@@ -146,7 +166,14 @@ impl CallsByKey {
     }
 }
 
-/// A token bucket. It holds the tokens of one second at most. A call takes one token.
+/// How many calls a second there may be, and how many at once.
+#[derive(Clone, Copy)]
+struct Rate {
+    per_second: f64,
+    burst: f64,
+}
+
+/// A token bucket. It holds the tokens of one burst at most. A call takes one token.
 #[derive(Clone, Copy)]
 struct TokenBucket {
     tokens: f64,
@@ -154,17 +181,21 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
+    fn full(rate: Rate, now: Instant) -> Self {
+        Self { tokens: rate.burst, updated: now }
+    }
+
     /// Takes a token if there is one.
-    fn take(&mut self, now: Instant, per_second: f64) -> bool {
-        let tokens = self.tokens_at(now, per_second);
+    fn take(&mut self, now: Instant, rate: Rate) -> bool {
+        let tokens = self.tokens_at(now, rate);
         let has_token = tokens >= 1.0;
         *self = Self { tokens: if has_token { tokens - 1.0 } else { tokens }, updated: now };
         has_token
     }
 
-    fn tokens_at(&self, now: Instant, per_second: f64) -> f64 {
+    fn tokens_at(&self, now: Instant, rate: Rate) -> f64 {
         let passed = now.saturating_duration_since(self.updated);
-        (self.tokens + passed.as_secs_f64() * per_second).min(per_second)
+        (self.tokens + passed.as_secs_f64() * rate.per_second).min(rate.burst)
     }
 }
 
@@ -197,6 +228,17 @@ mod tests {
         let count = |urgent| limits.count(Revision(1), urgent, now).is_ok();
         assert!(count(false) && !count(false));
         assert!(count(true) && !count(true));
+    }
+
+    #[test]
+    fn t37_a_client_revokes_one_token_a_second_and_no_more_than_sixty_at_once() {
+        let (limits, start) = (CallerLimits::new(1_000, MemoryBudget::new(100)), Instant::now());
+        let count = |n, at| limits.count_revocation(Revision(n), at);
+        assert!((0..60).all(|_| count(1, start)) && !count(1, start));
+        assert!(count(2, start), "another client's");
+        let next = start + Duration::from_secs(1);
+        assert!(count(1, next) && !count(1, next));
+        assert!(limits.count(Revision(1), false, start).is_ok(), "other requests go on");
     }
 
     fn operation(reads_page: bool) -> Operation {

@@ -125,10 +125,6 @@ impl Session<'_> {
         code: &AuthorizationCode,
         scopes: Vec<Scope>,
     ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
-        // A request without scopes asks for all.
-        if scopes.is_empty() {
-            return Ok(Err(INVALID));
-        }
         let (user, claims) = (code.user.clone(), claims(client, code, code.created_at, None)?);
         let request = TokenRequest {
             client: TokenClient::Secret(client),
@@ -209,6 +205,7 @@ fn claims(
         issued_at_revision,
         id: id.map_or_else(new_id, Ok)?,
         exchanged_with: None,
+        exchanged_with_key: None,
         is_exchanged: false,
     })
 }

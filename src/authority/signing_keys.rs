@@ -84,8 +84,24 @@ enum KeyChange {
     Publish,
     /// Lets the next key sign, or a new one.
     Rotate,
-    /// Deletes a key.
+    /// Deletes a key. If it is the current one, the next key signs, or a new one.
     Delete(Thumbprint),
+    /// Deletes a key, and no other signs instead of it.
+    DeleteAlone(Thumbprint),
+}
+
+impl KeyChange {
+    /// The same deletion without a successor, if a deletion failed because the disk has no space for one.
+    fn without_successor(self, error: &AuthorityError) -> Option<Self> {
+        use AuthorityError::{KeyFileNotWritten, Store};
+
+        match (self, error) {
+            (Self::Delete(id), KeyFileNotWritten | Store(StoreError::NearlyFull)) => {
+                Some(Self::DeleteAlone(id))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The keys after a change, the key that it is about, and the fields for the audit log.
@@ -143,7 +159,7 @@ impl Session<'_> {
         made: &MadeKey,
         options: &WriteOptions,
     ) -> Result<PlannedKeys, AuthorityError> {
-        let is_growing = !matches!(change, KeyChange::Delete(_));
+        let is_growing = matches!(change, KeyChange::Publish | KeyChange::Rotate);
         if is_growing && keys.is_full() {
             return Err(AuthorityError::TooManySigningKeys(MAX_KEYS));
         }
@@ -155,23 +171,16 @@ impl Session<'_> {
                 Ok((keys.with(key.clone()), key, fields))
             }
             (KeyChange::Rotate, _) => self.replace_current(keys, now, made, options).await,
-            (KeyChange::Delete(id), _) => {
+            (KeyChange::Delete(id) | KeyChange::DeleteAlone(id), _) => {
                 let key = keys.get(&id).cloned().ok_or(AuthorityError::SigningKeyNotFound(id))?;
                 let rest = keys.without(&id);
                 let mut fields = logged_state(&id, Some(key.state), None);
-                if key.state != KeyState::Current {
+                if key.state != KeyState::Current || matches!(change, KeyChange::DeleteAlone(_)) {
                     return Ok((rest, key, fields));
                 }
-                match self.replace_current(rest.clone(), now, made, options).await {
-                    Ok((after, _, more)) => {
-                        fields.extend(more);
-                        Ok((after, key, fields))
-                    }
-                    // A stolen key must go, also if no other key can be written. Until there is one, no
-                    // token is issued.
-                    Err(AuthorityError::KeyFileNotWritten) => Ok((rest, key, fields)),
-                    Err(error) => Err(error),
-                }
+                let (after, _, more) = self.replace_current(rest, now, made, options).await?;
+                fields.extend(more);
+                Ok((after, key, fields))
             }
         }
     }
@@ -245,9 +254,49 @@ impl Session<'_> {
         change: KeyChange,
         options: &WriteOptions,
     ) -> Result<SigningKeyWritten, AuthorityError> {
+        let outcome = match self.write_keys(change, options).await {
+            Err(error) => match change.without_successor(&error) {
+                // A stolen key must go, also if no other key can be made. Until there is one, no token is
+                // issued.
+                Some(alone) => self.write_keys(alone, options).await?,
+                None => return Err(error),
+            },
+            Ok(outcome) => outcome,
+        };
+        match outcome {
+            Outcome::Written(Written { resource, etag, revision, .. }, key) => {
+                let now = resource.as_ref().and_then(|keys| keys.get(&key.id)).cloned();
+                if let (Some(keys), false) = (&resource, options.validate_only)
+                    && keys.get(&key.id).is_none()
+                {
+                    let (files, id) = (Arc::clone(&self.authority.issuer()?.files), key.id);
+                    blocking(move || files.remove(&id)).await;
+                }
+                Ok(SigningKeyWritten { key: Some(now.unwrap_or(key)), etag, revision })
+            }
+            Outcome::Repeated(stored) => {
+                let (Written { revision, .. }, detail) =
+                    self.repeated_without::<SigningKeys>(stored).await?;
+                let id = detail.into_id();
+                let Read { resource, etag, .. } = self.signing_keys().await?;
+                let is_same = |key: &SigningKey| {
+                    id.as_ref().is_some_and(|id| *id.as_str() == key.id.to_string())
+                };
+                let key = resource.into_iter().find(is_same);
+                Ok(SigningKeyWritten { key, etag, revision })
+            }
+        }
+    }
+
+    /// Commits a change of the keys. The file of a key that it makes stays only if the key is a fact then.
+    async fn write_keys(
+        &self,
+        change: KeyChange,
+        options: &WriteOptions,
+    ) -> Result<Outcome<SigningKeys, SigningKey>, AuthorityError> {
         let kind = match change {
             KeyChange::Publish | KeyChange::Rotate => ChangeKind::RotateSigningKey,
-            KeyChange::Delete(_) => ChangeKind::DeleteSigningKey,
+            KeyChange::Delete(_) | KeyChange::DeleteAlone(_) => ChangeKind::DeleteSigningKey,
         };
         let own = self.authority.issuer()?;
         let made = MadeKey::default();
@@ -280,29 +329,7 @@ impl Session<'_> {
                 blocking(move || files.remove(&key.id)).await;
             }
         }
-        match outcome? {
-            Outcome::Written(Written { resource, etag, revision, .. }, key) => {
-                let now = resource.as_ref().and_then(|keys| keys.get(&key.id)).cloned();
-                if let (Some(keys), false) = (&resource, options.validate_only)
-                    && keys.get(&key.id).is_none()
-                {
-                    let (files, id) = (Arc::clone(&own.files), key.id);
-                    blocking(move || files.remove(&id)).await;
-                }
-                Ok(SigningKeyWritten { key: Some(now.unwrap_or(key)), etag, revision })
-            }
-            Outcome::Repeated(stored) => {
-                let (Written { revision, .. }, detail) =
-                    self.repeated_without::<SigningKeys>(stored).await?;
-                let id = detail.into_id();
-                let Read { resource, etag, .. } = self.signing_keys().await?;
-                let is_same = |key: &SigningKey| {
-                    id.as_ref().is_some_and(|id| *id.as_str() == key.id.to_string())
-                };
-                let key = resource.into_iter().find(is_same);
-                Ok(SigningKeyWritten { key, etag, revision })
-            }
-        }
+        outcome
     }
 }
 
@@ -452,7 +479,11 @@ impl Authority {
         now: Timestamp,
     ) -> Result<(), AuthorityError> {
         let session = self.internal_session(super::SERVER);
-        let keys = session.signing_keys().await?.resource;
+        let keys =
+            session.read(async |mut reader: Reader<'_>| Ok(reader.find::<SigningKeys>(()).await?));
+        let keys: Option<Arc<SigningKeys>> = keys.await?;
+        let (exists, keys) = (keys.is_some(), keys.unwrap_or_default());
+        let keys: Vec<_> = keys.iter().cloned().collect();
         let kept = SignedDuration::from_secs(MAX_TOKEN_TTL.into());
         let age = |key: &SigningKey| now.duration_since(key.state_time);
         let options =
@@ -464,6 +495,10 @@ impl Authority {
             }
         }
         let in_state = |state| keys.iter().rfind(|key| key.state == state);
+        // A deletion found no space for another key. The first key is made at the start.
+        if exists && in_state(KeyState::Current).is_none() {
+            session.rotate_signing_key(false, &options("no key signs")).await?;
+        }
         let Some((every, current)) = every.zip(in_state(KeyState::Current)) else { return Ok(()) };
         let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
         match in_state(KeyState::Next) {
@@ -538,5 +573,12 @@ mod tests {
         assert!(file.exists());
         assert_eq!(keep(every, 1).await, [Current]);
         assert!(!file.exists(), "all of its tokens have expired");
+        // Where a deletion left no key that signs, another is made.
+        let session = authority.internal_session("test");
+        let id = session.signing_keys().await.expect("read").resource[0].id;
+        let alone = KeyChange::DeleteAlone(id);
+        session.write_keys(alone, &WriteOptions::default()).await.expect("deleted");
+        assert_eq!(states().await, []);
+        assert_eq!(keep(None, 0).await, [Current]);
     }
 }

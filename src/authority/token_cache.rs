@@ -120,10 +120,15 @@ impl TokenCache {
         self.len() == 0
     }
 
-    /// The token whose text has this hash.
+    /// The token whose text has this hash, if it is in force: see [`VerifiedToken::is_in_force`].
     #[must_use]
-    pub fn get(&self, text: &blake3::Hash) -> Option<Arc<VerifiedToken>> {
-        self.entries.get(text).map(|cached| cached.token)
+    pub fn get(
+        &self,
+        text: &blake3::Hash,
+        is_in_force: impl FnOnce(&VerifiedToken) -> bool,
+    ) -> Option<Arc<VerifiedToken>> {
+        let cached = self.entries.get(text)?;
+        is_in_force(&cached.token).then_some(cached.token)
     }
 
     /// Keeps a token, unless it is too large, expired, or its credential's share is full.
@@ -220,6 +225,10 @@ issuers:
         blake3::hash(&n.to_le_bytes())
     }
 
+    fn has(cache: &TokenCache, n: usize) -> bool {
+        cache.get(&text(n), |_| true).is_some()
+    }
+
     fn count(cache: &TokenCache) -> u64 {
         cache.entries.run_pending_tasks();
         cache.len()
@@ -233,12 +242,12 @@ issuers:
         }
         assert_eq!(count(&cache), 10);
         cache.insert(text(100), &token("bi", 60_000, 1), NOW);
-        assert!(cache.get(&text(100)).is_some(), "another credential has its own share");
+        assert!(has(&cache, 100), "another credential has its own share");
         // What leaves makes room.
         cache.entries.invalidate(&text(0));
         cache.entries.run_pending_tasks();
         cache.insert(text(50), &token("hr", 60_000, 1), NOW);
-        assert!(cache.get(&text(50)).is_some());
+        assert!(has(&cache, 50));
         // A token that is replaced counts once.
         for _ in 0..20 {
             cache.insert(text(100), &token("bi", 60_000, 1), NOW);
@@ -259,9 +268,9 @@ issuers:
         while count(&cache) > 0 {
             thread::yield_now();
         }
-        assert!(cache.get(&text(1)).is_none());
+        assert!(!has(&cache, 1));
         cache.insert(text(2), &token("hr", 60_000, 1), NOW);
-        assert!(cache.get(&text(2)).is_some(), "its credential's share is free again");
+        assert!(has(&cache, 2), "its credential's share is free again");
     }
 
     #[test]
@@ -276,9 +285,9 @@ issuers:
         assert!(large.bytes() > MAX_ENTRY_BYTES);
         let cache = TokenCache::new(100);
         cache.insert(text(0), &large, NOW);
-        assert!(cache.get(&text(0)).is_none());
+        assert!(!has(&cache, 0));
         let none = TokenCache::new(0);
         none.insert(text(0), &token("hr", 60_000, 1), NOW);
-        assert!(none.get(&text(0)).is_none());
+        assert!(!has(&none, 0));
     }
 }

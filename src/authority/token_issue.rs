@@ -269,13 +269,6 @@ impl Session<'_> {
             |query: &Query, facts: Facts<'_>| Ok(draft(request, &applicant, query, facts));
         let (drafted, _, revision) =
             self.evaluate(&mut (&query).into(), keys.revision, touch, question).await?;
-        // The facts are newer than the proof. A signing key that is deleted never returns, so a key that is
-        // there now was there at the revision of the facts, too.
-        if let TokenClient::Actor { token, .. } = &request.client
-            && self.verified(token).await?.is_err()
-        {
-            return Ok(Err(bad_actor()));
-        }
         match drafted {
             Ok(draft) => self.sign(&key, issuer, request, &applicant, draft, revision),
             Err(refusal) => Ok(Err(refusal)),
@@ -297,7 +290,8 @@ impl Session<'_> {
         let proven = self.prove_actor(text, company).await?;
         let proven = proven.filter(|proven| secret.is_none_or(|secret| proven.is(secret)));
         let Some(ProvenActor { company, credential, secret, born, token }) = proven else {
-            return Ok(Err(bad_actor()));
+            let what = "The actor token is not a valid token of the client itself.";
+            return Ok(Err(TokenRefusal::new(TokenError::InvalidRequest, what)));
         };
         Ok(Ok(Applicant { company, credential, secret, actor: Some(token), born }))
     }
@@ -343,6 +337,8 @@ impl Session<'_> {
             issued_at_revision: revision,
             id,
             exchanged_with: actor.and_then(|actor| actor.own.as_ref()).map(|own| own.id),
+            // The proof is older than the facts. If its key was deleted between them, the token is invalid.
+            exchanged_with_key: actor.map(|actor| actor.key),
             is_exchanged: matches!(request.grant, TokenGrant::Exchange { .. }),
         };
         // No time of the token is ahead, and no end is later than it may be.
@@ -465,8 +461,7 @@ fn draft(
             Some(facts.user.ok_or_else(unknown)?)
         }
     };
-    let named = request.scopes.as_deref().filter(|scopes| !scopes.is_empty());
-    let wanted: Vec<Scope> = match named {
+    let wanted: Vec<Scope> = match request.scopes.as_deref() {
         Some(scopes) => scopes.to_vec(),
         None => {
             let of_audience = |id: &ScopeId| facts.catalog.in_audience(*id, resolved);
@@ -524,12 +519,6 @@ pub(super) fn new_id() -> Result<TokenId, StoreError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|_| StoreError::Unavailable)?;
     Ok(TokenId(id))
-}
-
-/// The refusal of a token that is presented as the client's own and is not.
-fn bad_actor() -> TokenRefusal {
-    let what = "The actor token is not a valid token of the client itself.";
-    TokenRefusal::new(TokenError::InvalidRequest, what)
 }
 
 /// Whether a client's own token is good for its own audience.

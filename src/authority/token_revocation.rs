@@ -3,7 +3,7 @@
 //!
 //! Not here: how a decision tells that a token was revoked; see [`crate::policy::token::own`].
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::client_proof::ProvenSecret;
 use super::credentials::ViewContext;
@@ -17,11 +17,8 @@ use crate::policy::edit::Edit;
 use crate::policy::id::{CompanyId, CredentialId, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::token::own::OwnClaims;
-use crate::policy::token::revoked::{RevokedToken, RevokedTokens};
+use crate::policy::token::revoked::{RevokedToken, RevokedTokens, latest};
 use crate::policy::token::unverified_token::UnverifiedToken;
-
-/// How far ahead of now the time may be until which tokens are revoked: the clocks of issuers differ.
-const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 
 /// The result of a revocation by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +131,7 @@ impl Session<'_> {
             tx.check_etag(Some(before.revision))?;
             let now = tx.now();
             let until = issued_before.unwrap_or(now);
-            if until.duration_since(now) > MAX_AHEAD {
+            if until > latest(now) {
                 return Err(AuthorityError::RevokedTooFarAhead.into());
             }
             let mut edit = Edit::none(&*before);

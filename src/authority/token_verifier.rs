@@ -202,9 +202,7 @@ impl Authority {
 
     /// Verifies a token with the keys that are there, or finds it in the cache.
     fn attempt(&self, trusted: &Trusted, text: &str, hash: blake3::Hash) -> Attempt {
-        if let Some(token) = self.tokens.get(&hash)
-            && self.is_verified_now(trusted, &token)
-        {
+        if let Some(token) = self.tokens.get(&hash, |token| self.is_in_force(trusted, token)) {
             self.measures.verified(TokenResult::Cached);
             return Attempt::Decided(Ok(token));
         }
@@ -291,21 +289,17 @@ impl Authority {
         result
     }
 
-    /// Whether the issuer's entry and the key of a token are the same as at its verification.
-    fn is_verified_now(&self, trusted: &Trusted, token: &VerifiedToken) -> bool {
+    /// Whether a token is good with its issuer's entry and keys, as both are now.
+    fn is_in_force(&self, trusted: &Trusted, token: &VerifiedToken) -> bool {
         if token.own.is_some() {
             let own = self.own_issuer.as_ref().zip(trusted.signing_keys.as_ref());
-            return own.is_some_and(|(issuer, keys)| {
-                issuer.entry == token.issuer && keys.verifying().has(&token.key)
-            });
+            return own.is_some_and(|(own, keys)| token.is_in_force(&own.entry, keys.verifying()));
         }
         let Some(issuer) = trusted.catalog.issuer(&token.issuer.name) else { return false };
-        let is_same = Arc::ptr_eq(issuer, &token.issuer) || *issuer == token.issuer;
-        is_same
-            && match self.issuer_keys.current(issuer) {
-                KeysNow::Usable(keys) => keys.has(&token.key),
-                KeysNow::Unusable => false,
-            }
+        match self.issuer_keys.current(issuer) {
+            KeysNow::Usable(keys) => token.is_in_force(issuer, &keys),
+            KeysNow::Unusable => false,
+        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -19,7 +19,7 @@ use http_body::Body as _;
 use super::counters::{Grant, OauthCounters};
 use super::form::{Form, FormLimits};
 use super::presented_client::{CLIENT_ID, PresentedClient};
-use super::refusal::{Body, ErrorCode, KEY_UNKNOWN, Refusal, UNAVAILABLE};
+use super::refusal::{Body, ErrorCode, KEY_UNKNOWN, Refusal, TOO_MANY, UNAVAILABLE};
 use super::route::{Endpoint, Route};
 use super::token::UNKNOWN_AUDIENCE;
 use super::{documents, introspection, revocation, token};
@@ -439,6 +439,9 @@ impl AuthorizationServer {
         let presented = PresentedClient::of(request.headers, &request.form)?;
         let (client, _places) = self.prove(request, sender, presented).await?;
         let token = request.form.get("token").ok_or(TOKEN_MISSING)?;
+        if !self.limits.count_revocation(client.credential_created_at(), Instant::now()) {
+            return Err(TOO_MANY);
+        }
         let actor = client.actor();
         let session = session(authority, &actor, request);
         revocation::response(session.revoke_token(&client, token).await?)

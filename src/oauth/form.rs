@@ -136,14 +136,22 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-fn has_secret(query: &str) -> bool {
+/// Whether a query has a parameter that no URL may have.
+pub(super) fn has_secret(query: &str) -> bool {
     pairs(query).any(|(name, value)| {
         let name = form_decoded(name);
         !value.is_empty() && name.is_some_and(|name| SECRET.contains(&name.as_str()))
     })
 }
 
-fn parse(bytes: &[u8], known: &[&'static str]) -> Result<Vec<(&'static str, String)>, Refusal> {
+/// The known parameters of a form.
+///
+/// # Errors
+/// One is given twice or is not UTF-8.
+pub(super) fn parse(
+    bytes: &[u8],
+    known: &[&'static str],
+) -> Result<Vec<(&'static str, String)>, Refusal> {
     const ENCODING: Refusal = Refusal::request("A parameter is not UTF-8.");
     let text = str::from_utf8(bytes).map_err(|_| ENCODING)?;
     let mut parameters: Vec<(&'static str, String)> = Vec::new();

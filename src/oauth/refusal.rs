@@ -178,7 +178,7 @@ pub(super) const UNAVAILABLE: Refusal = Refusal::new(
     "The request cannot be answered at the moment. Try again later.",
 );
 /// The client or the service is above a limit of its own.
-const TOO_MANY: Refusal =
+pub(super) const TOO_MANY: Refusal =
     Refusal::new(ErrorCode::TooMany, "This client makes too many requests. Try again later.");
 /// The key has no role that may ask what a token is good for.
 const NO_ROLE: Refusal =

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
-use self::key_set::Thumbprint;
+use self::key_set::{KeySet, Thumbprint};
 use self::own::OwnClaims;
 use super::catalog::issuer::Issuer;
 use super::catalog::{Catalog, ResolvedAudience};
@@ -82,6 +82,22 @@ pub struct VerifiedToken {
 }
 
 impl VerifiedToken {
+    /// Whether the token is good with this entry of its issuer and this set of the issuer's keys, as it was
+    /// with those of its verification (T22).
+    #[must_use]
+    pub fn is_in_force(&self, issuer: &Arc<Issuer>, keys: &KeySet) -> bool {
+        let is_same = Arc::ptr_eq(issuer, &self.issuer) || *issuer == self.issuer;
+        is_same && self.rests_on(keys)
+    }
+
+    /// Whether the set has every key that the token rests on: the key that verified it, and the key of the
+    /// token that it was exchanged with (T22).
+    #[must_use]
+    pub(super) fn rests_on(&self, keys: &KeySet) -> bool {
+        let exchanged_with = self.own.as_ref().and_then(|own| own.exchanged_with_key);
+        keys.has(&self.key) && exchanged_with.is_none_or(|key| keys.has(&key))
+    }
+
     /// Roughly the memory that it takes, in bytes, for the bound of a cache. The issuer is shared.
     #[must_use]
     pub fn bytes(&self) -> usize {

@@ -100,7 +100,7 @@ impl ReadView<'_> {
             replaced.extend(self.chunks(builder, &write.key)?);
         }
         replaced.into_iter().for_each(|chunk| builder.batch.remove(chunk));
-        let (company, before) = (proposal.company(), builder.bytes);
+        let (company, before) = (proposal.charged_company(), builder.bytes);
         builder.usage.add_steps(&proposal);
         let Proposal { writes, mut change, idempotency, .. } = proposal;
         let revision = builder.head.next();

@@ -280,8 +280,10 @@ impl Store {
             feeds: BackupFeeds::default(),
         };
         let writer = Writer::new(state, disk_space)?;
+        let clock_accepted = gc::clock_accepted(&*engine)?;
         Ok(Self {
             engine,
+            clock_accepted,
             incarnation,
             opened_at: head,
             time_mark,
@@ -358,6 +360,7 @@ impl Store {
         })?;
         let head = writer.reached().0;
         (self.opened_at, self.time_mark) = (head, Some(now));
+        self.clock_accepted = Some((head, now));
         Ok(Some(before))
     }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::{Fact, FactKey, FactWrite, Proposal, key};
+use crate::policy::change::ChangeKind;
 use crate::policy::revision::Revision;
 
 /// A quantity that is limited for each company.
@@ -152,9 +153,14 @@ impl FactWrite {
 }
 
 impl Proposal {
-    /// The creation revision of the company that the proposal changes; `None` if it creates the
-    /// company, or if the facts belong to no company.
-    pub(super) fn company(&self) -> Option<Revision> {
+    /// The creation revision of the company whose bytes of the day the proposal uses; `None` if it creates
+    /// the company, or if the facts belong to no company. A client that revokes its own token uses none:
+    /// otherwise one client could end the changes of its company's administrators for the day. A rate
+    /// limits it (`authority::caller_limits`).
+    pub(super) fn charged_company(&self) -> Option<Revision> {
+        if self.change.kind == ChangeKind::RevokeToken {
+            return None;
+        }
         self.writes.iter().find_map(FactWrite::company)
     }
 }

@@ -10,8 +10,7 @@ use jiff::Timestamp;
 
 use super::engine::{EngineError, Entries, Entry};
 use super::{
-    Fact, FactKey, Minute, RequestKey, Store, StoreError, StoredResult, chunked, gc, key, open,
-    record,
+    Fact, FactKey, Minute, RequestKey, Store, StoreError, StoredResult, chunked, key, open, record,
 };
 use crate::policy::change::Change;
 use crate::policy::company::Company;
@@ -36,7 +35,7 @@ impl Store {
         loop {
             let Some(stored) = self.engine.get(&entry_key)? else { return Ok(None) };
             if let Some((revision, bytes)) = chunked::read(&stored, &*self.engine)? {
-                return Ok(Some(record::decode(key, revision, &bytes)?));
+                return Ok(Some(self.decode(key, revision, &bytes)?));
             }
             // A chunk is missing: the value was replaced meanwhile, or it is corrupt.
             if self.engine.get(&entry_key)?.as_ref() == Some(&stored) {
@@ -50,7 +49,6 @@ impl Store {
     /// # Errors
     /// The engine cannot answer.
     pub fn token_epoch(&self) -> Result<TokenEpoch, StoreError> {
-        let accepted = gc::clock_accepted(&*self.engine)?;
         let restored = open::number(&*self.engine, key::RESTORED)?;
         let restored = restored.map(|time| {
             let time = i64::try_from(time).map_err(|_| StoreError::Damaged)?;
@@ -58,7 +56,7 @@ impl Store {
         });
         Ok(TokenEpoch {
             incarnation: self.incarnation,
-            own_before: accepted.map_or(Revision::ZERO, |(revision, _)| revision),
+            own_before: self.clock_accepted.map_or(Revision::ZERO, |(revision, _)| revision),
             issued_before: restored.transpose()?,
         })
     }
@@ -262,9 +260,25 @@ impl Store {
         Ok(Revision(open::number(&*self.engine, key::COMPACTED)?.unwrap_or(0)))
     }
 
+    /// The fact with these bytes. Credentials and signing keys from before an operator set the time back
+    /// are read as if they had been changed then.
+    fn decode(&self, key: &FactKey, revision: Revision, bytes: &[u8]) -> Result<Fact, StoreError> {
+        let mut fact = record::decode(key, revision, bytes)?;
+        if let Some((_, time)) = self.clock_accepted.filter(|(accepted, _)| revision < *accepted) {
+            match &mut fact {
+                Fact::Credential(credential) => {
+                    Arc::make_mut(credential).revoked_tokens.accept_clock(time);
+                }
+                Fact::SigningKeys(keys) => Arc::make_mut(keys).accept_clock(time),
+                _ => {}
+            }
+        }
+        Ok(fact)
+    }
+
     fn fact(&self, key: &FactKey, stored: &[u8]) -> Result<Option<Fact>, StoreError> {
         match chunked::read(stored, &*self.engine)? {
-            Some((revision, bytes)) => Ok(Some(record::decode(key, revision, &bytes)?)),
+            Some((revision, bytes)) => Ok(Some(self.decode(key, revision, &bytes)?)),
             // A chunk is missing: the value was replaced after `stored` was read.
             None => self.get(key),
         }

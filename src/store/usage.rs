@@ -166,7 +166,7 @@ impl Usage {
                 self.check_more(pending, company, quota, more)?;
             }
         }
-        let Some(company) = proposal.company() else { return Ok(()) };
+        let Some(company) = proposal.charged_company() else { return Ok(()) };
         let (day, limit) = (day(time), self.quotas.bytes_per_day);
         let written = self.written.on(day, company);
         let written = written.saturating_add(pending.written.on(day, company));

@@ -21,9 +21,11 @@ use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM};
 use super::engine::EngineError;
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
+use super::open::number;
 use super::{CommitError, CommitObserver, FactKey, Minute, Outcome, StoreError, key};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
+use crate::policy::token::revoked;
 
 /// The limit of commands in one batch.
 const BATCH: usize = 1000;
@@ -232,6 +234,11 @@ impl Writer {
         let time = change.time.as_millisecond().to_be_bytes();
         let accepted = [builder.head.0.to_be_bytes(), time].concat();
         builder.batch.insert(key::CLOCK_ACCEPTED, accepted);
+        // A restore by the wrong clock would refuse tokens until its time comes.
+        if let Some(restored) = number(&*self.state.engine, key::RESTORED)? {
+            let latest = u64::try_from(revoked::latest(change.time).as_millisecond()).unwrap_or(0);
+            builder.batch.insert(key::RESTORED, restored.min(latest).to_be_bytes());
+        }
         builder.change(change);
         self.state.apply(builder, &NoObserver)?;
         Ok(self.state.high_water_mark.sync().map_err(EngineError::Io)?)

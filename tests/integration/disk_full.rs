@@ -490,6 +490,48 @@ async fn removals_are_committed_on_a_full_disk() {
     }));
 }
 
+/// T28: a stolen signing key goes, also where no other can be made. Until there is space, the server issues
+/// no tokens.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_current_signing_key_is_deleted_on_a_full_disk() {
+    let Some(disk) = Disk::of(128) else { return };
+    let store = disk.path.join("store");
+    fs::create_dir(&store).expect("made");
+    let catalog = harness::catalog("horizonwebref.yaml");
+    let catalog = catalog.to_str().expect("a path");
+    let oauth = ["--oauth", "127.0.0.1:0", "--issuer", "https://id.example.org"];
+    let server = Server::start(&store, &[&["--catalog", catalog][..], &oauth].concat());
+    let client = server.client().await;
+    let mut keys = client.keys.clone();
+    let list = async || {
+        let list =
+            client.keys.clone().list_signing_keys(ListSigningKeysRequest {}).await.expect("listed");
+        let list = list.into_inner().signing_keys;
+        list.into_iter().map(|key| (key.key_id.clone(), key.state())).collect::<Vec<_>>()
+    };
+    // With space for the file of another key, and without a byte.
+    for left in [40 << 20, 0] {
+        let before = list().await;
+        let [(key_id, SigningKeyState::Current)] = &before[..] else { panic!("{before:?}") };
+        fill(&disk.path, left);
+        for validate_only in [true, false] {
+            let delete = DeleteSigningKeyRequest {
+                key_id: key_id.clone(),
+                validate_only,
+                ..Default::default()
+            };
+            let deleted = keys.delete_signing_key(delete).await.expect("deleted").into_inner();
+            assert_eq!(deleted.signing_key.expect("a key").key_id, *key_id);
+        }
+        assert_eq!(list().await, []);
+        let files = fs::read_dir(store.join("signing-keys")).expect("readable").count();
+        assert_eq!(files, 0, "{left}");
+        keys.rotate_signing_key(RotateSigningKeyRequest::default()).await.expect_err("no space");
+        fs::remove_file(disk.path.join("ballast")).expect("removed");
+        accepted!(keys.rotate_signing_key(RotateSigningKeyRequest::default()));
+    }
+}
+
 #[test]
 fn a_disk_that_cannot_be_written_is_one_sentence_and_74() {
     let Some(way) = small_disk() else { return };

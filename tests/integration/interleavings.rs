@@ -6,6 +6,7 @@
 //! both facts open. The test fails if a reader sees both open, or a revision older than the one that
 //! was published before it began.
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Arc;
@@ -26,8 +27,17 @@ mod sync {
 }
 
 use coherence::{CacheCoherence, CoherentMap, Entry};
+use jiff::Timestamp;
+use scopegate::authority::token_cache::TokenCache;
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::catalog::issuer::Issuer;
 use scopegate::policy::revision::Revision;
-use sync::{Mutex, lock};
+use scopegate::policy::token::key_set::KeySet;
+use scopegate::policy::token::unverified_token::UnverifiedToken;
+use serde_json::json;
+use sync::{AtomicU64, Mutex, Ordering, lock};
+
+use crate::harness::jwt::{Signer, key_set};
 
 type Key = usize;
 /// A fact: whether it is open, and the revision that changed it.
@@ -203,4 +213,136 @@ fn absence_is_seen_at_the_revision_that_caused_it() {
         &[(2, &[(0, 2, GONE)]), (3, &[(1, 3, OPEN)]), (4, &[(1, 4, GONE)]), (5, &[(0, 5, OPEN)])],
         schedules(),
     );
+}
+
+/// The states of an issuer: which of two keys its set has, and whether it may speak for the company of
+/// the token.
+const ISSUER_STATES: [([bool; 2], bool); 5] = [
+    ([true, false], true),
+    ([true, true], true),
+    ([true, true], false),
+    ([false, true], true),
+    ([true, false], true),
+];
+
+/// The facts of each of [`ISSUER_STATES`], and a token that the first key has signed.
+struct Tokens {
+    issuers: [std::sync::Arc<Issuer>; ISSUER_STATES.len()],
+    sets: [KeySet; ISSUER_STATES.len()],
+    text: String,
+}
+
+impl Tokens {
+    fn new() -> Self {
+        let signers = [Signer::new("EdDSA", "a"), Signer::new("EdDSA", "b")];
+        let issuers = ISSUER_STATES.map(|(_, may_speak)| {
+            let company = if may_speak { "acme" } else { "other" };
+            let yaml = format!(
+                "scopes: {{}}\nissuers: {{ idp: {{ algorithms: [EdDSA], audiences: [api], user: none, \
+                 company: {{ claim: tid }}, companies: [{company}], jwks_file: keys.json }} }}\n"
+            );
+            let catalog = Catalog::empty().replaced_by(&yaml).expect("a catalog");
+            std::sync::Arc::clone(catalog.issuer("idp").expect("an issuer"))
+        });
+        let sets = ISSUER_STATES.map(|(keys, _)| {
+            let keys = signers.iter().zip(keys).filter(|(_, is_in)| *is_in);
+            let set = key_set(keys.map(|(signer, _)| signer));
+            KeySet::parse(set.as_bytes()).expect("a set").keys
+        });
+        let text = signers[0].token(&json!({
+            "iss": "idp", "aud": "api", "client_id": "hr", "tid": "acme", "exp": 4_000_000_000_u64,
+        }));
+        Self { issuers, sets, text }
+    }
+}
+
+/// The issuer in force, its keys, and the cache of the server. The entry and the keys change one after the
+/// other, as those from a URL do.
+struct TokenWorld {
+    tokens: &'static Tokens,
+    cache: TokenCache,
+    entry: Mutex<usize>,
+    keys: Mutex<usize>,
+    /// The last state that was acknowledged, and the last that was begun.
+    acknowledged: AtomicU64,
+    begun: AtomicU64,
+}
+
+impl TokenWorld {
+    fn change(&self) {
+        for state in 1..ISSUER_STATES.len() {
+            self.begun.store(state as u64, Ordering::SeqCst);
+            *lock(&self.entry) = state;
+            *lock(&self.keys) = state;
+            self.acknowledged.store(state as u64, Ordering::SeqCst);
+        }
+    }
+
+    fn keys(&self) -> &KeySet {
+        &self.tokens.sets[*lock(&self.keys)]
+    }
+
+    /// Whether the token is valid, by the steps of `token_verifier`.
+    fn verify(&self) -> bool {
+        let Tokens { issuers, text, .. } = self.tokens;
+        let (issuer, hash) = (&issuers[*lock(&self.entry)], blake3::hash(text.as_bytes()));
+        if self.cache.get(&hash, |token| token.is_in_force(issuer, self.keys())).is_some() {
+            return true;
+        }
+        let token = UnverifiedToken::parse(text).expect("a form");
+        let verified = token.verify(issuer, self.keys());
+        // Another thread can come between, as after each step above.
+        thread::yield_now();
+        let Ok(verified) = verified else { return false };
+        self.cache.insert(hash, &std::sync::Arc::new(verified), Timestamp::UNIX_EPOCH);
+        true
+    }
+
+    /// Verifies the token, and compares the result with the states meanwhile.
+    fn check(&self) {
+        let before = self.acknowledged.load(Ordering::SeqCst);
+        let is_valid = self.verify();
+        let after = self.begun.load(Ordering::SeqCst);
+        let states =
+            || ISSUER_STATES.iter().skip(before as usize).take((after - before + 1) as usize);
+        let (has_key, may_speak) =
+            (|state: &&([bool; 2], bool)| state.0[0], |state: &&([bool; 2], bool)| state.1);
+        if is_valid {
+            assert!(
+                states().any(|s| has_key(&s)),
+                "a token outlived its key ({before} to {after})"
+            );
+            assert!(states().any(|s| may_speak(&s)), "a token outlived its issuer's entry");
+        } else {
+            assert!(!states().all(|s| has_key(&s) && may_speak(&s)), "a good token was refused");
+        }
+    }
+}
+
+/// T21, T22: no token outlives its key or its issuer's entry, whatever another thread puts into the cache
+/// meanwhile: also a slow one that has verified the token before the change.
+#[test]
+fn t22_no_token_in_the_cache_outlives_its_key() {
+    static TOKENS: LazyLock<Tokens> = LazyLock::new(Tokens::new);
+    let scenario = || {
+        let world = Arc::new(TokenWorld {
+            tokens: &TOKENS,
+            cache: TokenCache::new(8),
+            entry: Mutex::new(0),
+            keys: Mutex::new(0),
+            acknowledged: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+        });
+        let mut threads = Vec::new();
+        for _ in 0..3 {
+            let world = Arc::clone(&world);
+            threads.push(thread::spawn(move || (0..3).for_each(|_| world.check())));
+        }
+        world.change();
+        threads.into_iter().for_each(|thread| thread.join().expect("no thread panicked"));
+        world.check();
+    };
+    LazyLock::force(&TOKENS);
+    shuttle::check_random(scenario, schedules() / 8);
+    shuttle::check_pct(scenario, schedules() / 8, 3);
 }

@@ -109,6 +109,20 @@ fn assert_error(reply: &Reply, status: u16, error: &str) {
 }
 
 #[tokio::test]
+async fn t37_a_client_that_revokes_too_many_tokens_is_told_when_to_try_again() {
+    let platform = Platform::start(&[]).await;
+    let refused = (0..1_000).find_map(|_| {
+        let reply = platform.post("/oauth2/revoke", "token=x");
+        (reply.status != 200).then_some(reply)
+    });
+    let refused = refused.expect("a limit");
+    assert_error(&refused, 429, "temporarily_unavailable");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    let form = format!("{CREDENTIALS}&audience=public");
+    assert_eq!(platform.token(&form).status, 200, "other requests go on");
+}
+
+#[tokio::test]
 async fn form_that_is_not_right_is_an_invalid_request() {
     let platform = Platform::start(&[]).await;
     let address = &platform.server.oauth;

@@ -32,9 +32,11 @@ use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::Scope;
 use scopegate::policy::secret::SecretText;
+use scopegate::policy::token::key_set::Thumbprint;
 use scopegate::policy::token::signing_keys::KeyState;
 use scopegate::proto::*;
 use scopegate::store::Store;
+use scopegate::store::quota::Quotas;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Code;
@@ -331,6 +333,7 @@ async fn t25_a_token_says_for_whom_it_is_and_whose_life_it_is_of() {
     let actor = world.issue("public", Some(&["act"])).await;
     let by_token = claims(&world.exchange(Some(&actor.text)).await.text);
     assert_eq!(by_token["sg"]["from"], json!(actor.id));
+    assert_eq!((&by_token["sg"]["from_kid"], &body["sg"]["from_kid"]), (kid, &Value::Null));
     assert!(by_token["exp"].as_i64() <= claims(&actor.text)["exp"].as_i64());
 }
 
@@ -746,6 +749,39 @@ async fn t36_a_client_revokes_its_own_tokens_only() {
     assert!(world.is_allowed(&token).await);
 }
 
+/// T37: a client that issues and revokes tokens without end uses up nothing of its company's day, and the
+/// end of that day does not keep a token valid.
+#[tokio::test]
+async fn t36_revocations_by_clients_use_no_bytes_of_the_companys_day() {
+    let dir = dir();
+    let secret = World::new(dir.path()).await.close();
+    let quotas = Quotas { bytes_per_day: 32 << 10, ..Quotas::NONE };
+    let store = Store::open(dir.path()).expect("opened").bounding_companies(quotas);
+    let world = World::of(Arc::new(store), dir.path(), &secret);
+    let revoked = async |count: usize| {
+        for _ in 0..count {
+            let token = world.issue("public", Some(&["read"])).await.text;
+            assert!(matches!(world.revoke(&token).await, Revocation::Revoked(Some(_))));
+            assert_eq!(world.fault(&token).await, Some(DenialCause::Revoked));
+        }
+    };
+    revoked(60).await;
+    let (acme, session) = (company("acme"), world.session());
+    let put = async |n: usize| {
+        let (user, reason) = (user(&format!("u{n}")), "x".repeat(900));
+        let options = WriteOptions { reason, ..plain() };
+        session.put_user(&acme, &user, &[name("member")], &options).await
+    };
+    put(0).await.expect("the day's bytes are all there");
+    for n in 1.. {
+        assert!(n < 100, "there is no limit");
+        if put(n).await.is_err() {
+            break;
+        }
+    }
+    revoked(1).await;
+}
+
 #[tokio::test]
 async fn t36_introspection_tells_what_a_check_would_allow() {
     let dir = dir();
@@ -944,6 +980,78 @@ async fn t27_setting_the_time_back_ends_all_own_tokens() {
     assert!(world.is_allowed(&world.issue("public", Some(&["read"])).await.text).await);
 }
 
+/// What was revoked while the clock was years ahead, one by one and by a restore, stays revoked when the
+/// time is set back, and no token from then on is refused. A restore keeps that.
+#[tokio::test]
+async fn t27_setting_the_time_back_ends_the_revocations_of_later_times() {
+    let dir = dir();
+    let at = |name: &str| dir.path().join(name);
+    let idp = Signer::new("ES256", "a");
+    let world = World::new(&at("a")).await;
+    let yaml = format!(
+        "{CATALOG}issuers:\n  https://id.example.org/:\n    algorithms: [ES256]\n    company: {{ is: acme }}\n    user: none\n    audiences: {{ public: public }}\n    jwks: {}\n",
+        key_set([&idp])
+    );
+    world.session().apply_catalog(&yaml, &plain()).await.expect("applied");
+    let issued = |iat: i64| {
+        idp.token(&json!({
+            "iss": "https://id.example.org/", "exp": now() + 86_400, "iat": iat,
+            "client_id": "hr", "aud": "public", "scope": "read",
+        }))
+    };
+    let before = issued(now() - 7200);
+    assert!(world.is_allowed(&before).await);
+    let years = Timestamp::now() + SignedDuration::from_hours(24 * 900);
+    world.store.persist_time(years).expect("queued").await.expect("durable");
+    let secret = world.close();
+    let world = World::reopened(&at("a"), &secret);
+    let written =
+        world.session().revoke_tokens(&company("acme"), &credential("hr"), None, &plain()).await;
+    let credential = written.expect("revoked").resource.expect("a credential").credential;
+    let ahead = Timestamp::now() + SignedDuration::from_hours(24 * 800);
+    assert!(credential.revoked_tokens.issued_before > Some(ahead));
+    world.session().rotate_signing_key(false, &plain()).await.expect("rotated");
+    let bytes = backup(&world);
+    let secret = world.close();
+    let author = scopegate::policy::change::Author::default;
+    let accept = |name: &str| {
+        let mut store = Store::open(&at(name)).expect("opened");
+        let accepted = Timestamp::now() - SignedDuration::from_mins(30);
+        assert!(store.accept_clock(accepted, author()).expect("accepted").is_some());
+        (World::of(Arc::new(store), &at(name), &secret), accepted.as_second())
+    };
+    // The store, and a restore of its backup while the time is wrong.
+    scopegate::store::restore(&at("b"), &bytes[..], author(), Timestamp::now()).expect("restored");
+    for name in ["a", "b"] {
+        let (world, accepted) = accept(name);
+        let (last, after) = (issued(accepted + 299), issued(accepted + 301));
+        // The keys are replaced and deleted by the time of now.
+        let keys = world.session().signing_keys().await.expect("read").resource;
+        assert!(keys.iter().all(|key| key.state_time.as_second() <= accepted), "{name}");
+        assert_eq!(world.fault(&before).await, Some(DenialCause::Revoked), "{name}");
+        assert_eq!(world.fault(&last).await, Some(DenialCause::Revoked), "{name}");
+        assert!(world.is_allowed(&after).await, "{name}");
+        // A restore of a later backup.
+        let bytes = backup(&world);
+        let copy = format!("{name} restored");
+        let restored_at = Timestamp::now() - SignedDuration::from_mins(10);
+        scopegate::store::restore(&at(&copy), &bytes[..], author(), restored_at).expect("restored");
+        let world = World::reopened(&at(&copy), &secret);
+        let (last, after) = (issued(now() - 660), issued(now() - 60));
+        assert_eq!(world.fault(&last).await, Some(DenialCause::Revoked), "{copy}");
+        assert!(world.is_allowed(&after).await, "{copy}");
+    }
+}
+
+fn backup(world: &World) -> Vec<u8> {
+    let mut backup = world.store.backup().expect("begun");
+    let mut bytes = Vec::new();
+    while let Some(part) = backup.next_part().expect("a part") {
+        bytes.extend(part);
+    }
+    bytes
+}
+
 #[tokio::test]
 async fn t24_no_issuer_of_the_catalog_has_the_name_of_the_server() {
     let dir = dir();
@@ -1012,6 +1120,52 @@ async fn d12_no_token_is_good_after_the_acknowledgement_of_what_ends_it() {
                 asker.await.expect("no panic");
             }
         }
+    }
+}
+
+/// T28, T33: a thief with a stolen signing key makes an actor token and exchanges it. What it got ends
+/// with the key, also what is exchanged while the key is deleted, and also where it was verified before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn t28_a_deleted_key_ends_what_was_exchanged_with_its_tokens() {
+    let dir = dir();
+    let world = Arc::new(World::new(dir.path()).await);
+    for _ in 0..8 {
+        let actor = world.issue("public", Some(&["act"])).await.text;
+        let stolen = part(&actor, 0)["kid"].as_str().and_then(Thumbprint::parse).expect("a key");
+        // Another key signs what is exchanged.
+        world.session().rotate_signing_key(false, &plain()).await.expect("rotated");
+        let by_secret = world.exchange(None).await.text;
+        let before = world.exchange(Some(&actor)).await.text;
+        assert!(
+            part(&before, 0)["kid"] != part(&actor, 0)["kid"] && world.is_allowed(&before).await
+        );
+        let exchangers: Vec<_> = (0..4)
+            .map(|_| {
+                let (world, actor) = (Arc::clone(&world), actor.clone());
+                tokio::spawn(async move {
+                    let mut exchanged = Vec::new();
+                    let client = TokenClient::Actor { token: &actor, secret: None, company: None };
+                    loop {
+                        let read = Some(&["read"][..]);
+                        match world.request(client, exchange("ada"), "lxp", read).await {
+                            Ok(token) => exchanged.push(token.text),
+                            Err(refusal) => {
+                                assert_eq!(refusal.error, TokenError::InvalidRequest);
+                                return exchanged;
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        world.session().delete_signing_key(&stolen, &plain()).await.expect("deleted");
+        for exchanger in exchangers {
+            for token in exchanger.await.expect("no panic") {
+                assert_eq!(world.fault(&token).await, Some(DenialCause::KeyUnknown));
+            }
+        }
+        assert_eq!(world.fault(&before).await, Some(DenialCause::KeyUnknown));
+        assert!(world.is_allowed(&by_secret).await, "its client proved itself by a secret");
     }
 }
 
@@ -1139,6 +1293,10 @@ async fn t27_a_restore_ends_all_own_tokens_and_what_other_issuers_issued_until_t
     // Its keys are not in the backup. Even with them, the tokens have ended.
     assert!(!target.join("signing-keys").exists());
     copy(&source.join("signing-keys"), &target.join("signing-keys"));
+    let server = serve(&target, &[]);
+    assert_eq!(reason(&server.client().await, &token).await, Reason_::TokenInvalid);
+    // Also in the next process after a crash.
+    server.kill();
     let server = serve(&target, &[]);
     let client = server.client().await;
     assert_eq!(reason(&client, &token).await, Reason_::TokenInvalid);

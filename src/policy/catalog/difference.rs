@@ -43,7 +43,8 @@ pub struct CatalogDifference {
     pub changed_titles: Vec<String>,
     /// Issuers that were added or removed, or whose entry changed.
     pub changed_issuers: Vec<String>,
-    /// The removed ones among them: their tokens are no longer accepted.
+    /// The removed ones among them, and removed aliases of issuers, sorted: tokens with this `iss` are no
+    /// longer accepted.
     pub removed_issuers: Vec<String>,
 }
 
@@ -287,8 +288,16 @@ impl Catalog {
             changed_endpoints: endpoints,
             changed_titles,
             changed_issuers: texts(changed(&old.issuers, &new.issuers, |_, old, new| old == new)),
-            removed_issuers: gone(&old.issuers, &new.issuers),
+            removed_issuers: self.removed_issuers(before),
         }
+    }
+
+    fn removed_issuers(&self, before: &Self) -> Vec<String> {
+        let aliases = before.issuers().flat_map(|issuer| &issuer.aliases);
+        let aliases = aliases.filter(|alias| self.issuer(alias).is_none());
+        let names = gone(&before.file.issuers, &self.file.issuers);
+        let all: BTreeSet<_> = names.into_iter().chain(aliases.map(ToString::to_string)).collect();
+        all.into_iter().collect()
     }
 
     /// The same changes part by part, as text for people. The text can be long.

@@ -153,6 +153,10 @@ fn own_claims(claims: &Object) -> Option<OwnClaims> {
         None => None,
         Some(id) => Some(TokenId::parse(id.as_str()?)?),
     };
+    let exchanged_with_key = match sg.get("from_kid") {
+        None => None,
+        Some(key) => Some(Thumbprint::parse(key.as_str()?)?),
+    };
     Some(OwnClaims {
         secret: Name::parse(text("secret_id")?).ok()?,
         born: Born { company, credential, user },
@@ -160,6 +164,7 @@ fn own_claims(claims: &Object) -> Option<OwnClaims> {
         issued_at_revision: revision(sg.get("at")?)?,
         id: TokenId::parse(claims.get("jti")?.as_str()?)?,
         exchanged_with,
+        exchanged_with_key,
         is_exchanged: claims.get("act").is_some(),
     })
 }

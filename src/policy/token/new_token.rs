@@ -85,6 +85,8 @@ struct Lives<'a> {
     at: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_kid: Option<String>,
 }
 
 impl NewToken<'_> {
@@ -131,6 +133,7 @@ impl NewToken<'_> {
                 incarnation: own.incarnation.to_string(),
                 at: own.issued_at_revision.0,
                 from: own.exchanged_with.map(|id| id.to_string()),
+                from_kid: own.exchanged_with_key.map(|key| key.to_string()),
             },
         };
         let (header, claims) = (serde_json::to_vec(&header)?, serde_json::to_vec(&claims)?);

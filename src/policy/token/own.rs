@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::VerifiedToken;
+use super::key_set::Thumbprint;
 use super::revoked::TokenId;
 use crate::policy::cause::DenialCause;
 use crate::policy::company::Company;
@@ -58,6 +59,9 @@ pub struct OwnClaims {
     pub id: TokenId,
     /// The id of the token that it was exchanged with, if a token proved the client.
     pub exchanged_with: Option<TokenId>,
+    /// The key that signed that token. This token ends with the key: a thief who has a stolen key can sign an
+    /// actor token. Tokens of earlier builds lack it.
+    pub exchanged_with_key: Option<Thumbprint>,
     /// Whether it was made by an exchange: it has the claim `act`.
     pub is_exchanged: bool,
 }

@@ -19,6 +19,9 @@ use crate::policy::revision::Revision;
 pub const MAX_ENTRIES: usize = 256;
 /// The most revoked tokens of one user. One more, and all tokens of this user until then are revoked.
 pub const MAX_OF_USER: usize = 8;
+/// How far ahead of now the time may be until which tokens of the catalog's issuers are revoked: the
+/// clocks of issuers differ.
+pub const MAX_AHEAD: SignedDuration = SignedDuration::from_mins(5);
 /// How long an entry is kept after all tokens that it ends have expired, in seconds.
 const KEPT_AFTER: i64 = 60;
 
@@ -82,6 +85,12 @@ pub struct RevokedTokens {
     pub users: Vec<RevokedUser>,
 }
 
+/// The latest time until which tokens can have been revoked at this time.
+#[must_use]
+pub fn latest(now: Timestamp) -> Timestamp {
+    now.checked_add(MAX_AHEAD).unwrap_or(Timestamp::MAX)
+}
+
 /// The last time until which a token that was issued at a time can be valid.
 fn last_end(issued_at: Timestamp) -> Timestamp {
     let ttl = SignedDuration::from_secs(MAX_TOKEN_TTL.into());
@@ -136,6 +145,15 @@ impl RevokedTokens {
         self.end_own();
     }
 
+    /// Brings back what was revoked before an operator set the time back to this time, which has ended all
+    /// own tokens. A revocation until a later time is one by a wrong clock: tokens would be refused until
+    /// then. No token that was issued before says a later time than [`latest`].
+    pub fn accept_clock(&mut self, time: Timestamp) {
+        self.issued_before = self.issued_before.map(|before| before.min(latest(time)));
+        self.tokens.clear();
+        self.users.clear();
+    }
+
     /// Ends all own tokens that were issued before this change. No other entry is needed then.
     fn end_own(&mut self) {
         self.own_before = Revision::NEXT;
@@ -180,6 +198,7 @@ mod tests {
             issued_at_revision: Revision(issued_at_revision),
             id: id(n),
             exchanged_with: None,
+            exchanged_with_key: None,
             is_exchanged: user.is_some(),
         }
     }

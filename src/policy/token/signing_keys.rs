@@ -169,6 +169,15 @@ impl SigningKeys {
         Self::new(keys, self.revision)
     }
 
+    /// Brings back the times of keys from before an operator set the time back to this time. By a later time
+    /// a key would be replaced, or deleted, only when the time has come.
+    pub fn accept_clock(&mut self, time: Timestamp) {
+        for key in &mut self.keys {
+            key.create_time = key.create_time.min(time);
+            key.state_time = key.state_time.min(time);
+        }
+    }
+
     /// Whether these are `before` without some of its keys. Another key may sign.
     #[must_use]
     pub fn narrows(&self, before: &Self) -> bool {

@@ -123,7 +123,8 @@ impl UnverifiedToken {
         keys: &KeySet,
     ) -> Result<VerifiedToken, VerifyError> {
         let key = self.signed_by(issuer, keys)?;
-        Ok(claims::read_own(&self.header, &self.claims, issuer, key)?)
+        let token = claims::read_own(&self.header, &self.claims, issuer, key)?;
+        if token.rests_on(keys) { Ok(token) } else { Err(VerifyError::UnknownKey) }
     }
 
     /// The key of the issuer that has signed the token.

@@ -1,7 +1,7 @@
 //! A small HTTP/1.1 client: it sends exactly the request that a test gives it, on a connection of its
 //! own, and reads the response to the end.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use base64::Engine;
@@ -53,13 +53,21 @@ impl Reply {
 
 /// Connects to an address.
 pub fn connect(address: &str) -> TcpStream {
-    let tcp = TcpStream::connect(address).expect("accepted");
-    tcp.set_read_timeout(Some(WAIT_LIMIT)).expect("set");
-    tcp
+    try_connect(address).expect("accepted")
+}
+
+fn try_connect(address: &str) -> io::Result<TcpStream> {
+    let tcp = TcpStream::connect(address)?;
+    tcp.set_read_timeout(Some(WAIT_LIMIT))?;
+    Ok(tcp)
 }
 
 /// Sends a request, and reads the response. The head needs neither a host nor a length.
 pub fn send(address: &str, line: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    try_send(address, line, headers, body).expect("a response")
+}
+
+fn try_send(address: &str, line: &str, headers: &[(&str, &str)], body: &str) -> io::Result<Reply> {
     let mut request = format!("{line} HTTP/1.1\r\nConnection: close\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
         request += &format!("Host: {address}\r\n");
@@ -68,11 +76,15 @@ pub fn send(address: &str, line: &str, headers: &[(&str, &str)], body: &str) -> 
         request += &format!("{name}: {value}\r\n");
     }
     request += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
-    let mut tcp = connect(address);
-    tcp.write_all(request.as_bytes()).expect("sent");
+    let mut tcp = try_connect(address)?;
+    tcp.write_all(request.as_bytes())?;
     let mut response = String::new();
-    tcp.read_to_string(&mut response).expect("a response");
-    Reply::read(&response)
+    tcp.read_to_string(&mut response)?;
+    if response.is_empty() {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    } else {
+        Ok(Reply::read(&response))
+    }
 }
 
 pub fn get(address: &str, path: &str) -> Reply {
@@ -81,11 +93,16 @@ pub fn get(address: &str, path: &str) -> Reply {
 
 /// Posts a form, with an `Authorization` header if it is not empty.
 pub fn post(address: &str, path: &str, authorization: &str, form: &str) -> Reply {
+    try_post(address, path, authorization, form).expect("a response")
+}
+
+/// As [`post`], to a server that may be killed.
+pub fn try_post(address: &str, path: &str, authorization: &str, form: &str) -> io::Result<Reply> {
     let mut headers = vec![("Content-Type", "application/x-www-form-urlencoded")];
     if !authorization.is_empty() {
         headers.push(("Authorization", authorization));
     }
-    send(address, &format!("POST {path}"), &headers, form)
+    try_send(address, &format!("POST {path}"), &headers, form)
 }
 
 pub fn basic(name: &str, secret: &str) -> String {

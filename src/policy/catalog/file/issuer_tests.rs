@@ -571,6 +571,24 @@ fn t8_powerful_issuers_are_warned_of() {
     }
     let no_user = "company: { is: acme }, credential: request, user: none";
     of(&[("x", acme), ("y", no_user)], &[]);
+    // A fixed credential is one that a claim of another issuer can name.
+    let fixed =
+        |id: &str| format!("company: {{ is: acme }}, credential: {{ is: '{id}' }}, user: none");
+    let claimed = |prefix: &str| format!("{acme}, credential: {{ prefix: '{prefix}' }}");
+    for (one, two, part) in [
+        (
+            fixed("hr"),
+            claimed(""),
+            Some("the same credential `hr` of company `acme`: give the one"),
+        ),
+        (claimed("h"), fixed("hr"), Some("the same credential `hr` of company `acme`")),
+        (fixed("hr"), claimed("y:"), None),
+        (fixed("hr"), fixed("hr"), Some("the same credential `hr` of company `acme`: name two")),
+        (fixed("hr"), fixed("bi"), None),
+        (fixed("hr"), no_user.to_owned(), None),
+    ] {
+        of(&[("x", &one), ("y", &two)], part.as_slice());
+    }
     // The first sentences, and how many more there are: 30 issuers are 435 pairs.
     let names: Vec<_> = (0..30).map(|n| format!("i{n}")).collect();
     let many: Vec<_> = names.iter().map(|name| (name.as_str(), acme)).collect();
@@ -689,6 +707,25 @@ fn t8_a_difference_names_the_issuers_and_the_terms_that_change() {
             ),
         ]
     );
+}
+
+#[test]
+fn t8_an_alias_that_is_gone_is_a_removal() {
+    let read = |before: &Catalog, issuers: &str| {
+        let yaml = format!("audiences: {{ p: }}\nscopes: {{}}\nissuers: {{ {issuers} }}\n");
+        before.replaced_by(&yaml).expect("a catalog")
+    };
+    let entry = "jwks_file: a, company: { is: acme }, algorithms: [RS256]";
+    let old = read(&Catalog::empty(), &format!("x: {{ {entry}, aliases: [x/, urn:x] }}"));
+    let removed = |issuers: &str| read(&old, issuers).difference(&old).removed_issuers;
+    assert_eq!(removed(&format!("x: {{ {entry}, aliases: [x/] }}")), ["urn:x"]);
+    assert_eq!(removed(&format!("y: {{ {entry} }}")), ["urn:x", "x", "x/"]);
+    // A name that becomes an alias is an issuer less, and an alias that becomes a name is not.
+    assert_eq!(removed(&format!("x/: {{ {entry}, aliases: [x, urn:x] }}")), ["x"]);
+    let new = read(&old, &format!("x: {{ {entry}, aliases: [x/] }}"));
+    let fields = new.difference(&old).fields();
+    let fields: Vec<_> = fields.iter().map(|f| (&*f.field, &*f.before, &*f.after)).collect();
+    assert_eq!(fields, [("issuers", "\"urn:x\"", "\"x\"")]);
 }
 
 #[test]

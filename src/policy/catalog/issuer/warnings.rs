@@ -5,6 +5,7 @@
 
 use super::{Companies, Issuer, KeySource, PartySource, UserSource};
 use crate::policy::catalog::Catalog;
+use crate::policy::id::CredentialId;
 use crate::policy::text::quoted;
 
 /// The most bytes of a name in a sentence.
@@ -100,13 +101,6 @@ fn of_usable_for(issuer: &Issuer) -> Option<String> {
 }
 
 fn of_both(one: &Issuer, two: &Issuer) -> Option<String> {
-    let what = match (one.credential_prefix(), one.user_prefix()) {
-        (Some(one), _) if two.credential_prefix().is_some_and(|two| overlap(one, two)) => {
-            "credentials"
-        }
-        (_, Some(one)) if two.user_prefix().is_some_and(|two| overlap(one, two)) => "users",
-        _ => return None,
-    };
     let company = match (&one.companies, &two.companies) {
         (Companies::Any, Companies::Any) => "any company".to_owned(),
         (Companies::Any, Companies::Only(only)) | (Companies::Only(only), Companies::Any) => {
@@ -116,11 +110,44 @@ fn of_both(one: &Issuer, two: &Issuer) -> Option<String> {
             format!("company `{}`", these.intersection(those).next()?)
         }
     };
+    let users = || {
+        let (one, two) = (one.user_prefix()?, two.user_prefix()?);
+        overlap(one, two).then_some(("users".to_owned(), BOTH.to_owned()))
+    };
+    let (what, advice) = same_credentials(&one.credential, &two.credential).or_else(users)?;
     let (one, two) = (quoted(&one.name, MAX_NAME), quoted(&two.name, MAX_NAME));
     Some(format!(
-        "the issuers `{one}` and `{two}` can both name the same {what} of {company}: give both a \
-         `prefix`, neither of which begins with the other, unless both mean the same {what}"
+        "the issuers `{one}` and `{two}` can both name the same {what} of {company}: {advice}, unless \
+         both mean the same {what}"
     ))
+}
+
+/// What to do if two issuers take ids from claims.
+const BOTH: &str = "give both a `prefix`, neither of which begins with the other";
+
+/// The credentials that both can name, and what to do.
+fn same_credentials(
+    one: &PartySource<CredentialId>,
+    two: &PartySource<CredentialId>,
+) -> Option<(String, String)> {
+    use PartySource::{Claim, Is};
+
+    match (one, two) {
+        (Claim { prefix: one, .. }, Claim { prefix: two, .. }) => {
+            overlap(one, two).then_some(("credentials".to_owned(), BOTH.to_owned()))
+        }
+        (Is(id), Claim { prefix, .. }) | (Claim { prefix, .. }, Is(id)) => {
+            let can_name = id.as_str().starts_with(&**prefix);
+            let advice = "give the one that reads a claim a `prefix` with which the other's `is` does \
+                          not begin";
+            can_name.then_some((format!("credential `{id}`"), advice.to_owned()))
+        }
+        (Is(one), Is(two)) => {
+            (one == two).then(|| (format!("credential `{one}`"), "name two credentials".to_owned()))
+        }
+        // The caller vouches for the credential.
+        _ => None,
+    }
 }
 
 /// Whether one id can begin with both prefixes. The claim behind a prefix, also behind none, can begin
@@ -130,14 +157,6 @@ fn overlap(one: &str, two: &str) -> bool {
 }
 
 impl Issuer {
-    /// What goes before the credentials that its tokens name, if a claim names them.
-    fn credential_prefix(&self) -> Option<&str> {
-        match &self.credential {
-            PartySource::Claim { prefix, .. } => Some(prefix),
-            _ => None,
-        }
-    }
-
     /// What goes before the users that its tokens name, if any.
     fn user_prefix(&self) -> Option<&str> {
         match &self.user {
