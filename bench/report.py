@@ -16,6 +16,13 @@ TARGETS = {
 }
 
 
+# Thousand tokens a second and core, in any shape.
+ISSUE_TARGETS = {
+    f"thousand tokens a second and core, {version}": {"goal": 5.0}
+    for version in ("HTTP/1.1", "HTTP/2")
+}
+
+
 def row(setting, shape, measure, ratios, note=""):
     """One line of the table: what was measured how, and its ratio in every round. With a note,
     which says why it is not what it should be, it is held against no target."""
@@ -28,7 +35,7 @@ def row(setting, shape, measure, ratios, note=""):
         "median": statistics.median(ratios),
         "least": min(ratios),
         "most": max(ratios),
-        "targets": {} if note else TARGETS.get((measure, shape), {}),
+        "targets": {} if note else TARGETS.get((measure, shape)) or ISSUE_TARGETS.get(measure, {}),
         "note": note,
     }
 
