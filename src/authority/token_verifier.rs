@@ -1,7 +1,7 @@
 //! Token verifier: the access token of a call, verified with the keys of its issuer.
 //!
 //! The issuer's entry is that of the catalog of the decision, and the keys are those that are usable now.
-//! A token in the cache is used only if its issuer's entry is still the same and its key is still in the
+//! A token that is known already is used only if its issuer's entry is still the same and its key is still in the
 //! issuer's usable set (T22). Everything else is verified from the text.
 //!
 //! The tokens of a batch wait for the keys of all their issuers at the same time, so that a token of one
@@ -120,13 +120,20 @@ impl Authority {
         proof: &mut Proof,
     ) -> Result<VerifyResult, ReadError> {
         let trusted = self.trusted(view).await?;
-        let result = match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
-            Attempt::Decided(result) => result,
-            Attempt::Undecided(mut undecided) => {
-                let waits_until = proof.waits_until();
-                let refetched = self.refetched(view, &undecided.issuer, waits_until).await?;
-                self.settle(&mut undecided, refetched)
+        let recent = self.recent_tokens.get(text);
+        let result = match recent.filter(|token| self.is_verified_now(&trusted, token)) {
+            Some(token) => {
+                self.measures.verified(TokenResult::Cached);
+                Ok(token)
             }
+            None => match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
+                Attempt::Decided(result) => result,
+                Attempt::Undecided(mut undecided) => {
+                    let waits_until = proof.waits_until();
+                    let refetched = self.refetched(view, &undecided.issuer, waits_until).await?;
+                    self.settle(&mut undecided, refetched)
+                }
+            },
         };
         check_reached(view, &result)?;
         Ok(result)
@@ -211,6 +218,7 @@ impl Authority {
             && self.is_verified_now(trusted, &token)
         {
             self.measures.verified(TokenResult::Cached);
+            self.recent_tokens.keep(text, &token);
             return Attempt::Decided(Ok(token));
         }
         let token = match UnverifiedToken::parse(text) {
