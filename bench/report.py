@@ -12,6 +12,8 @@ TARGETS = {
     ("1000 changes/s beside", "8×8"): {"goal": 0.9},
     ("with a known token: throughput", "1×1"): {"goal": 0.95},
     ("with a known token: throughput", "8×8"): {"goal": 0.85},
+    # What a new token costs is at most 1.3 times a bare verification.
+    ("a new token: a bare verification's CPU", "8×8"): {"goal": round(1 / 1.3, 2)},
     ("forged tokens beside", "8×8"): {"goal": 0.8},
 }
 

@@ -21,7 +21,8 @@ use crate::policy::token::VerifiedToken;
 
 /// How many tokens a core keeps, at most. Tokens whose hashes have the same remainder displace each other.
 const PLACES: usize = 1 << 10;
-/// The most bytes of the text of a token that is kept. The texts of a core take at most 2 MiB.
+/// The most bytes of the text of a token that is kept. The texts of a core take at most 2 MiB, and tokens
+/// that have left the token cache meanwhile 4 MiB.
 const MAX_TEXT_BYTES: usize = 2 << 10;
 
 /// A token and its text.
