@@ -292,11 +292,11 @@ impl Session<'_> {
         let mut proof = Proof::new(self.deadline);
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
-            if let Asked::Client(query, client) = asked {
-                if let Err(error) = self.prove(&view, query, client, &mut proof).await {
-                    authority.wait_and_retry(error).await?;
-                    continue;
-                }
+            if let Asked::Client(query, client) = asked
+                && let Err(error) = self.prove(&view, query, client, &mut proof).await
+            {
+                authority.wait_and_retry(error).await?;
+                continue;
             }
             let (query, has_client) = (asked.query(), matches!(asked, Asked::Client(..)));
             match authority.load_facts(&view, query).await {
