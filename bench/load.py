@@ -13,9 +13,6 @@ import time
 import servers
 from servers import Fault
 
-HEADERS = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-
-
 def install():
     """Sees to it that h2load and nghttp are there."""
     if shutil.which("h2load") and shutil.which("nghttp"):
@@ -42,8 +39,9 @@ class Load:
     def __init__(self, scratch, core):
         self.scratch, self.core, self.key = scratch, core, None
 
-    def headers(self):
-        return [*HEADERS, *(["-H", f"authorization: Bearer {self.key}"] if self.key else [])]
+    def headers(self, call):
+        key = [f"authorization: Bearer {self.key}"] if self.key else []
+        return [word for header in (*call.headers, *key) for word in ("-H", header)]
 
     def body(self, call):
         path = pathlib.Path(self.scratch, call.name)
@@ -51,14 +49,14 @@ class Load:
         return str(path)
 
     def verify(self, server, call):
-        """Asks once, and looks at what h2load does not: the reply and its grpc-status.
+        """Asks once, and looks at what h2load does not: the reply and its status.
 
         Returns how many bytes a right reply has.
         """
-        command = ["nghttp", "-v", "-y", "--no-dep", "-d", self.body(call), *self.headers()]
+        command = ["nghttp", "-v", "-y", "--no-dep", "-d", self.body(call), *self.headers(call)]
         said = subprocess.run([*command, server.url + call.path], capture_output=True).stdout
-        if b"grpc-status: 0" not in said:
-            status = re.search(rb"grpc-(status|message): .*", said)
+        if call.success not in said:
+            status = re.search(rb"grpc-(status|message): .*|:status: .*", said)
             raise Fault(f"{server.name} did not answer {call.path}: {status and status[0].decode()}")
         # nghttp writes the payload as it is, and then a line about the frame that it came in.
         size = sum(map(int, re.findall(rb"recv DATA frame <length=(\d+)", said)))
@@ -69,7 +67,7 @@ class Load:
             raise Fault(f"{server.name} answers {call.path} wrongly: {fault}")
         return size
 
-    def run(self, server, call, shape, seconds, reply_bytes, per_second=None):
+    def run(self, server, call, shape, seconds, reply_bytes, per_second=None, flags=()):
         """Sends for this long, as fast as answers come or at a steady rate; what came of it.
 
         There is no warm-up in here. h2load leaves the requests of its warm-up out of its count,
@@ -81,7 +79,8 @@ class Load:
         connections, streams = shape
         log = tempfile.NamedTemporaryFile(dir=self.scratch) if per_second else None
         command = ["h2load", "-c", str(connections), "-m", str(streams), "-t", "1"]
-        command += ["-D", f"{round(seconds * 1000)}ms", "-d", self.body(call), *self.headers()]
+        command += ["-D", f"{round(seconds * 1000)}ms", "-d", self.body(call), *self.headers(call)]
+        command += flags
         if log:
             command += ["--rps", f"{per_second / connections:.3f}", "--log-file", log.name]
         load_before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -113,7 +112,7 @@ class Load:
     def beside(self, server, call, per_second, seconds):
         """Starts to send at this rate, on one connection."""
         command = ["h2load", "-c", "1", "-m", "64", "-t", "1", "-D", f"{round(seconds * 1000)}ms"]
-        command += ["--rps", str(per_second), "-d", self.body(call), *self.headers()]
+        command += ["--rps", str(per_second), "-d", self.body(call), *self.headers(call)]
         return subprocess.Popen(
             [*command, server.url + call.path],
             stdout=subprocess.PIPE, text=True, preexec_fn=pinned(self.core),

@@ -1,5 +1,7 @@
 """Servers: the processes under measurement, their ports, their CPU time."""
 
+import copy
+import json
 import os
 import pathlib
 import signal
@@ -80,6 +82,12 @@ class Server:
     def cpu(self):
         return cpu_seconds(self.process.pid)
 
+    def at(self, port):
+        """The same process, by another of its addresses, which is of plain text."""
+        other = copy.copy(self)
+        other.port, other.url = port, f"http://127.0.0.1:{port}"
+        return other
+
 
 def certificate(scratch):
     """A certificate of this machine and its key, in files."""
@@ -112,6 +120,15 @@ def bootstrap(binary, data):
     if made.returncode:
         raise Fault(f"no key could be made: {made.stderr.decode().strip()}")
     return made.stdout.decode().strip()
+
+
+def secret(binary, server, company, credential):
+    """The text of a new secret of a credential."""
+    create = [binary, "credential", "secret", "create", company, credential, "--output", "json"]
+    made = subprocess.run([*create, "--endpoint", server.url], capture_output=True)
+    if made.returncode:
+        raise Fault(f"no secret was made: {made.stderr.decode().strip()}")
+    return json.loads(made.stdout)["secret"]
 
 
 def scopegate(binary, args, core, scratch, keys=False, tls=None):

@@ -40,6 +40,7 @@ pub mod own_issuer;
 pub mod problem;
 pub mod queries;
 mod reader;
+mod recent_tokens;
 pub mod request_context;
 mod restore_grants;
 mod revision_wait;
@@ -70,6 +71,7 @@ use self::fact_cache::FactCache;
 use self::issuer_keys::{IssuerKeys, KeyReader, Waiters};
 use self::last_used::LastUsed;
 use self::own_issuer::OwnIssuer;
+use self::recent_tokens::RecentTokens;
 use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
 use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
@@ -108,6 +110,8 @@ pub struct Authority {
     own_issuer: Option<Arc<OwnIssuer>>,
     /// The access tokens that were verified.
     tokens: Arc<TokenCache>,
+    /// Those of them that this core has seen last.
+    recent_tokens: RecentTokens,
     /// The calls of this core that wait for keys.
     key_waiters: Arc<Waiters>,
     /// Limits the proposals of all imports that wait for the writer.
@@ -148,6 +152,7 @@ impl Authority {
             issuer_keys: Arc::default(),
             own_issuer: None,
             tokens: Arc::new(TokenCache::new(DEFAULT_TOKEN_CACHE_ENTRIES)),
+            recent_tokens: RecentTokens::default(),
             key_waiters: Arc::default(),
             import_slots,
             key_changes,
@@ -187,6 +192,7 @@ impl Authority {
             issuer_keys: Arc::clone(&self.issuer_keys),
             own_issuer: self.own_issuer.clone(),
             tokens: Arc::clone(&self.tokens),
+            recent_tokens: RecentTokens::default(),
             key_waiters: Arc::default(),
             import_slots: Arc::clone(&self.import_slots),
             key_changes: Arc::clone(&self.key_changes),

@@ -3,6 +3,7 @@
 //! Not here: how a request is parsed and a reply is rendered; see `wire`. The rules of a decision
 //! are in [`crate::policy::decision`].
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -50,11 +51,23 @@ pub struct ProvenClient {
 }
 
 impl ProvenClient {
-    /// The client of a query whose client is proven.
-    fn of(query: &Query) -> Option<Self> {
-        let Subject::Known { company, credential } = &query.subject else { return None };
-        let (company, credential) = (company.clone(), credential.clone());
-        Some(Self { company, credential, user: query.on_behalf_of().cloned() })
+    /// The client of a request, if it is proven.
+    fn of(asked: Asked<'_>, is_proven: bool) -> Option<Self> {
+        match asked {
+            Asked::Client(query, _) if is_proven => Self::taken_from(query),
+            _ => None,
+        }
+    }
+
+    /// The client of a query whose client is proven. The ids are taken out of the query, which is decided
+    /// already, so that they are not copied for each check.
+    fn taken_from(query: &mut Query) -> Option<Self> {
+        let user = query.user.take().or_else(|| query.on_behalf_of().cloned());
+        let decided = Subject::Unproven(Reason::CredentialUnknown.into());
+        match mem::replace(&mut query.subject, decided) {
+            Subject::Known { company, credential } => Some(Self { company, credential, user }),
+            Subject::Unproven(_) => None,
+        }
     }
 }
 
@@ -107,7 +120,8 @@ impl CheckFacts {
 }
 
 impl Session<'_> {
-    /// Decides a check at one published revision, no earlier than `at_least` (D12).
+    /// Decides a check at one published revision, no earlier than `at_least` (D12). The ids of a proven client
+    /// are taken out of its query.
     ///
     /// # Errors
     /// The audience is ambiguous, the revision was not published in time, or the store cannot
@@ -119,12 +133,13 @@ impl Session<'_> {
     ) -> Result<Answer, AuthorityError> {
         let (start, mut asked) = (Instant::now(), asked.into());
         let touch = |query: &Query, facts: decision::Facts<'_>| self.authority.touch(query, facts);
-        let (verdict, client, revision) =
+        let (verdict, is_proven, revision) =
             self.evaluate(&mut asked, at_least, touch, decision::decide).await?;
         let measures = &self.authority.measures;
         measures.decided(&verdict);
         self.report(asked.query(), &verdict, revision);
         measures.checks.note(start.elapsed());
+        let client = ProvenClient::of(asked, is_proven);
         Ok(Answer { verdict, revision, client })
     }
 
@@ -205,12 +220,13 @@ impl Session<'_> {
             };
             self.authority.persist_reported(now, decided_since).await?;
             let measures = &self.authority.measures;
-            let answers = requests.iter().zip(decided).map(|(request, (verdict, is_proven))| {
-                measures.decided(&verdict);
-                self.report(&request.query, &verdict, view.at);
-                let client = is_proven.then(|| ProvenClient::of(&request.query)).flatten();
-                Answer { verdict, revision: view.at, client }
-            });
+            let answers =
+                requests.iter_mut().zip(decided).map(|(request, (verdict, is_proven))| {
+                    measures.decided(&verdict);
+                    self.report(&request.query, &verdict, view.at);
+                    let client = ProvenClient::of(request.into(), is_proven);
+                    Answer { verdict, revision: view.at, client }
+                });
             let answers = answers.collect();
             measures.batches.note(start.elapsed());
             return Ok((answers, view.at));
@@ -237,11 +253,13 @@ impl Session<'_> {
         let both = |query: &Query, facts: decision::Facts<'_>| {
             Ok((decision::decide(query, facts)?, decision::explain(query, facts)?))
         };
-        let explained = self.evaluate(&mut asked.into(), at_least, |_, _| (), both).await;
-        let ((verdict, layers), client, revision) = explained.map_err(|error| match error {
+        let mut asked = asked.into();
+        let explained = self.evaluate(&mut asked, at_least, |_, _| (), both).await;
+        let ((verdict, layers), is_proven, revision) = explained.map_err(|error| match error {
             AuthorityError::Audience(error) => AuthorityError::AudienceToExplain(error),
             other => other,
         })?;
+        let client = ProvenClient::of(asked, is_proven);
         Ok((Answer { verdict, revision, client }, layers))
     }
 
@@ -268,25 +286,25 @@ impl Session<'_> {
     }
 
     /// Evaluates `question` on the facts of one published revision. `touch` gets the query and the facts
-    /// first. A client completes the query, and is returned if what it presented is good for the call.
+    /// first. A client completes the query. Also returns whether what the client presented is good for the
+    /// call.
     pub(super) async fn evaluate<T: PartialEq>(
         &self,
         asked: &mut Asked<'_>,
         at_least: Revision,
         touch: impl Fn(&Query, decision::Facts<'_>),
         question: impl Fn(&Query, decision::Facts<'_>) -> Result<T, AudienceError>,
-    ) -> Result<(T, Option<ProvenClient>, Revision), AuthorityError> {
+    ) -> Result<(T, bool, Revision), AuthorityError> {
         let authority = self.authority;
         authority.wait_for(at_least).await?;
         let mut proof = Proof::new(self.deadline);
         for _ in 0..ATTEMPTS {
             let view = authority.facts.view().await?;
-            if let Asked::Client(query, client) = asked {
-                // Boxed, so that the future of a check without a client has none of its state.
-                if let Err(error) = Box::pin(self.prove(&view, query, client, &mut proof)).await {
-                    authority.wait_and_retry(error).await?;
-                    continue;
-                }
+            if let Asked::Client(query, client) = asked
+                && let Err(error) = self.prove(&view, query, client, &mut proof).await
+            {
+                authority.wait_and_retry(error).await?;
+                continue;
             }
             let (query, has_client) = (asked.query(), matches!(asked, Asked::Client(..)));
             match authority.load_facts(&view, query).await {
@@ -300,8 +318,7 @@ impl Session<'_> {
                     let decided_since =
                         |mark| loaded.decided_since(query, &view, (mark, now), &answer, &question);
                     authority.persist_reported(now, decided_since).await?;
-                    let client = is_proven.then(|| ProvenClient::of(query)).flatten();
-                    return Ok((answer, client, view.at));
+                    return Ok((answer, is_proven, view.at));
                 }
                 Err(error) => authority.wait_and_retry(error).await?,
             }

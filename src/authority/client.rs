@@ -80,7 +80,8 @@ impl Session<'_> {
         };
         let (subject, token) = match (&client.presented, verified) {
             (ClientCredential::Secret { name, secret }, _) => {
-                (self.by_secret(view, client, name.as_deref(), secret).await?, None)
+                // Boxed, so that the future of a check has none of its state.
+                (Box::pin(self.by_secret(view, client, name.as_deref(), secret)).await?, None)
             }
             (_, Some(verified)) => {
                 by_token(verified).unwrap_or_else(|cause| self.rejected(client, cause))

@@ -178,7 +178,7 @@ impl TokenCache {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::thread;
 
     use jiff::SignedDuration;
@@ -192,7 +192,11 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-    fn token(credential: &str, lives: i64, scopes: usize) -> Arc<VerifiedToken> {
+    pub(in super::super) fn token(
+        credential: &str,
+        lives: i64,
+        scopes: usize,
+    ) -> Arc<VerifiedToken> {
         let yaml = "
 scopes: { a: }
 issuers:

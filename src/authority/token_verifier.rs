@@ -1,7 +1,7 @@
 //! Token verifier: the access token of a call, verified with the keys of its issuer.
 //!
 //! The issuer's entry is that of the catalog of the decision, and the keys are those that are usable now.
-//! A token in the cache is used only if its issuer's entry is still the same and its key is still in the
+//! A token that is known already is used only if its issuer's entry is still the same and its key is still in the
 //! issuer's usable set (T22). Everything else is verified from the text.
 //!
 //! The tokens of a batch wait for the keys of all their issuers at the same time, so that a token of one
@@ -119,6 +119,11 @@ impl Authority {
         proof: &mut Proof,
     ) -> Result<VerifyResult, ReadError> {
         let trusted = self.trusted(view).await?;
+        if let Some(token) = self.recent_tokens.get(text, |token| self.is_in_force(&trusted, token))
+        {
+            self.measures.verified(TokenResult::Cached);
+            return Ok(Ok(token));
+        }
         Ok(match self.attempt(&trusted, text, blake3::hash(text.as_bytes())) {
             Attempt::Decided(result) => result,
             Attempt::Undecided(mut undecided) => {
@@ -204,6 +209,7 @@ impl Authority {
     fn attempt(&self, trusted: &Trusted, text: &str, hash: blake3::Hash) -> Attempt {
         if let Some(token) = self.tokens.get(&hash, |token| self.is_in_force(trusted, token)) {
             self.measures.verified(TokenResult::Cached);
+            self.recent_tokens.keep(text, &token);
             return Attempt::Decided(Ok(token));
         }
         let token = match UnverifiedToken::parse(text) {

@@ -4,6 +4,8 @@
 //! the same layers. For one scope, a layer returns how far the call reaches, or why it denies. The
 //! reason of a denial is the first one in the order of D15.
 
+use std::cell::OnceCell;
+
 use jiff::Timestamp;
 
 use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
@@ -14,9 +16,13 @@ use super::credential::{Credential, GrantState, is_expired};
 use super::query::{Query, Requirement, Subject};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
-use super::token::PresentedToken;
 use super::token::own::TokenEpoch;
+use super::token::{PresentedToken, Token};
 use super::user::User;
+
+/// How many scopes of a token are compared by name with the scope that is needed, before all that the token
+/// implies is computed.
+const MAX_COMPARED: usize = 16;
 
 /// A layer of a decision, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -207,7 +213,7 @@ pub fn is_client_proven(query: &Query, facts: Facts<'_>) -> bool {
         (Subject::Known { .. }, None) => true,
         (Subject::Known { .. }, Some(PresentedToken::Stated(_) | PresentedToken::Verified(_))) => {
             matches!(requirements(query, facts.catalog), Ok(Some((_, resolved_audience)))
-                if Evaluator::new(query, facts, resolved_audience).token_fault.is_none())
+                if token_fault(query, facts, resolved_audience).is_none())
         }
     }
 }
@@ -270,6 +276,24 @@ fn requirements<'a>(
     })
 }
 
+/// Why the token is not valid for the call, if so.
+fn token_fault(
+    query: &Query,
+    facts: Facts<'_>,
+    resolved_audience: ResolvedAudience<'_>,
+) -> Option<Cause> {
+    if let Some(PresentedToken::Rejected(cause)) = &query.token {
+        return Some(*cause);
+    }
+    let token = query.token_facts()?;
+    let fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
+    // What a token contradicts comes before its times and its audience.
+    let ambiguous = facts.ambiguous_subject.then_some(DenialCause::AmbiguousSubject);
+    let verified = query.verified_token();
+    let ended = verified.and_then(|token| token.ended(query.on_behalf_of(), facts));
+    ended.or(ambiguous).or(fault).map(Cause::from)
+}
+
 /// Evaluates the layers of one call.
 struct Evaluator<'a> {
     query: &'a Query,
@@ -278,34 +302,18 @@ struct Evaluator<'a> {
     /// Why the token is not valid for the call, if so.
     token_fault: Option<Cause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
-    /// ignored (D16).
-    token_scopes: Vec<ScopeId>,
+    /// ignored (D16). Computed when a scope is needed that the token does not name.
+    token_scopes: OnceCell<Vec<ScopeId>>,
     /// The permissions of each of the user's roles.
     roles: Vec<&'a ScopeMap<Reach>>,
 }
 
 impl<'a> Evaluator<'a> {
     fn new(query: &'a Query, facts: Facts<'a>, resolved_audience: ResolvedAudience<'a>) -> Self {
-        let (mut token_fault, mut token_scopes) = (None, Vec::new());
-        if let Some(PresentedToken::Rejected(cause)) = &query.token {
-            token_fault = Some(*cause);
-        }
-        if let Some(token) = query.token_facts() {
-            let fault = token.fault(resolved_audience, query.user.as_ref(), facts.now);
-            // What a token contradicts comes before its times and its audience.
-            let ambiguous = facts.ambiguous_subject.then_some(DenialCause::AmbiguousSubject);
-            let verified = query.verified_token();
-            let ended = verified.and_then(|token| token.ended(query.on_behalf_of(), facts));
-            token_fault = ended.or(ambiguous).or(fault).map(Cause::from);
-            if token_fault.is_none() && facts.credential.is_some() {
-                let known: Vec<_> =
-                    token.scopes.iter().filter_map(|s| facts.catalog.id(s)).collect();
-                token_scopes = facts.catalog.closure(&known);
-            }
-        }
+        let token_fault = token_fault(query, facts, resolved_audience);
         let roles =
             facts.user.map(|user| facts.catalog.role_permissions(&user.roles)).unwrap_or_default();
-        Self { query, facts, resolved_audience, token_fault, token_scopes, roles }
+        Self { query, facts, resolved_audience, token_fault, token_scopes: OnceCell::new(), roles }
     }
 
     /// How far a scope reaches through all applied layers, or the first cause of a denial.
@@ -338,7 +346,7 @@ impl<'a> Evaluator<'a> {
     /// The result of each applied layer for a scope.
     fn layers(&self, scope: &Scope) -> impl Iterator<Item = (Layer, Result<Reach, Cause>)> {
         let known = self.facts.catalog.id(scope);
-        self.applied().map(move |layer| (layer, self.layer(layer, known)))
+        self.applied().map(move |layer| (layer, self.layer(layer, scope, known)))
     }
 
     /// The applied layers, outermost first.
@@ -407,12 +415,12 @@ impl<'a> Evaluator<'a> {
     }
 
     /// The result of one layer for a scope: first for the call as a whole, then for the scope.
-    fn layer(&self, layer: Layer, scope: Option<ScopeId>) -> Result<Reach, Cause> {
+    fn layer(&self, layer: Layer, name: &Scope, scope: Option<ScopeId>) -> Result<Reach, Cause> {
         self.admits(layer)?;
         match layer {
             Layer::Company => self.company(scope),
             Layer::Credential => self.credential(scope),
-            Layer::Token => self.token(scope),
+            Layer::Token => self.token(name, scope),
             Layer::Consent => self.consent(scope),
             Layer::User => self.user(scope),
         }
@@ -442,9 +450,21 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    fn token(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {
-        let carried = scope.is_some_and(|scope| self.token_scopes.binary_search(&scope).is_ok());
+    fn token(&self, name: &Scope, scope: Option<ScopeId>) -> Result<Reach, Cause> {
+        let token = self.query.token_facts().filter(|_| self.facts.credential.is_some());
+        let carried = token.zip(scope).is_some_and(|(token, scope)| {
+            // A token usually names what a call needs.
+            token.scopes.iter().take(MAX_COMPARED).any(|named| named == name)
+                || self.token_scopes(token).binary_search(&scope).is_ok()
+        });
         if carried { Ok(Reach::All) } else { Err(Reason::ScopeNotInToken.into()) }
+    }
+
+    fn token_scopes(&self, token: &Token) -> &[ScopeId] {
+        self.token_scopes.get_or_init(|| {
+            let known = token.scopes.iter().filter_map(|scope| self.facts.catalog.id(scope));
+            self.facts.catalog.closure(&known.collect::<Vec<_>>())
+        })
     }
 
     fn consent(&self, scope: Option<ScopeId>) -> Result<Reach, Cause> {

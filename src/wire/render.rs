@@ -31,8 +31,7 @@ pub fn check(answer: Answer) -> proto::CheckResponse {
     let (company_id, credential_id, user_id) = match answer.client {
         None => Default::default(),
         Some(ProvenClient { company, credential, user }) => {
-            let user = user.map(|user| user.to_string()).unwrap_or_default();
-            (company.to_string(), credential.to_string(), user)
+            (company.into(), credential.into(), user.map(String::from).unwrap_or_default())
         }
     };
     match answer.verdict {

@@ -579,6 +579,43 @@ fn token(scopes: &[&str]) -> Token {
 }
 
 #[test]
+fn d16_a_token_carries_what_its_scopes_imply_however_many_it_has() {
+    let many: Vec<_> = (0..40).map(|n| format!("s{n}")).collect();
+    let listed: String = many.iter().map(|name| format!(", {name}: ")).collect();
+    let yaml = format!(
+        "audiences: {{ app: }}\nscopes: {{ top: {{ implies: [mid] }}, mid: {{ implies: [low] }}, low: {listed} }}"
+    );
+    let mut world = World::new(&yaml, None);
+    world.grant(&["top", "s0", "s39"]);
+    let reason = |scopes: &[&str], asked: &str| {
+        let token = Some(token(scopes).into());
+        let facts = Facts { now: at(100), ..world.facts() };
+        match decide(&Query { token, ..query(&[asked], Some("app")) }, facts) {
+            Ok(Verdict::Denied { reason, .. }) => Some(reason),
+            allowed => allowed.map(|_| None).expect("an audience"),
+        }
+    };
+    let missing = Some(Reason::ScopeNotInToken);
+    for (scopes, asked, expected) in [
+        (vec!["mid"], "mid", None),
+        (vec!["mid"], "low", None),
+        (vec!["mid"], "top", missing),
+        (vec!["gone"], "low", missing),
+        (vec!["gone"], "gone", Some(Reason::ScopeUnknown)),
+        (vec![], "low", missing),
+    ] {
+        assert_eq!(reason(&scopes, asked), expected, "{asked} with {scopes:?}");
+        // The same behind and before many others.
+        let others = many.iter().skip(1).map(String::as_str);
+        let behind: Vec<_> = others.clone().chain(scopes.iter().copied()).collect();
+        assert_eq!(reason(&behind, asked), expected, "{asked} behind many");
+        let before: Vec<_> = scopes.iter().copied().chain(others).collect();
+        assert_eq!(reason(&before, asked), expected, "{asked} before many");
+        assert_eq!((reason(&before, "s39"), reason(&before, "s0")), (None, missing));
+    }
+}
+
+#[test]
 fn d15_a_token_is_invalid_before_it_is_expired_before_it_is_anothers() {
     let mut world = World::new(PEOPLE, None);
     world.grant(&["a", "b"]);
