@@ -7,9 +7,12 @@
 //!
 //! Not here: the endpoint and its form, and which scopes the token gets; see [`super::token_issue`].
 
+use std::sync::Arc;
+
 use super::ATTEMPTS;
 use super::client_proof::ProvenSecret;
 use super::error::AuthorityError;
+use super::fact_cache::ReadError;
 use super::reader::Reader;
 use super::session::Session;
 use super::token_issue::{
@@ -18,15 +21,18 @@ use super::token_issue::{
 use super::transaction::{Outcome, Subject, Transaction, TransactionError};
 use super::write_options::WriteOptions;
 use crate::policy::change::{ChangeKind, FieldChange};
+use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
+use crate::policy::credential::Credential;
 use crate::policy::edit::Edit;
-use crate::policy::id::{Name, UserId};
+use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::secret::SecretText;
 use crate::policy::token::authorization_code::{AuthorizationCode, CodeState};
 use crate::policy::token::own::{Born, OwnClaims};
 use crate::policy::token::revoked::TokenId;
+use crate::policy::user::User;
 use crate::store::StoreError;
 
 /// What a client presents to redeem a code. `Debug` does not print the code and the verifier.
@@ -79,21 +85,11 @@ impl Session<'_> {
         let hash = presented.code.hash();
         for _ in 0..ATTEMPTS {
             let read = async |mut reader: Reader<'_>| {
-                let code = reader.find::<AuthorizationCode>(&id).await?;
-                let is_of_client = |code: &AuthorizationCode| {
-                    code.hash == hash && [code.of.company, code.of.credential] == client.born
-                };
-                let Some(code) = code.filter(|code| is_of_client(code)) else { return Ok(None) };
-                // What the user has withdrawn since is not given, also where the audience asks for no
-                // consent.
-                let consent = reader.find::<Consent>(&code.of).await?;
-                let mut scopes = code.scopes.clone();
-                scopes.retain(|scope| {
-                    consent.as_ref().is_some_and(|consent| consent.scopes.contains(*scope))
-                });
-                Ok(Some((code, reader.catalog().names(&scopes), reader.now())))
+                let found = found(&mut reader, client, &id).await?;
+                Ok((found, reader.catalog(), reader.now()))
             };
-            let Some((code, scopes, now)) = self.read(read).await? else {
+            let (found, catalog, now) = self.read(read).await?;
+            let Some((code, consent)) = found.filter(|(code, _)| code.hash == hash) else {
                 return Ok(Err(INVALID));
             };
             if let CodeState::Redeemed(..) = code.state {
@@ -107,10 +103,18 @@ impl Session<'_> {
                 return Ok(Err(INVALID));
             }
             let issued = match presented.is_for(&code) {
-                true => self.token_of(client, &code, scopes).await?,
+                true => {
+                    // What the user has withdrawn since is not given, also where the audience asks for no
+                    // consent.
+                    let mut given = code.scopes.clone();
+                    given.retain(|scope| {
+                        consent.as_ref().is_some_and(|consent| consent.scopes.contains(*scope))
+                    });
+                    self.token_of(client, &code, catalog.names(&given)).await?
+                }
                 false => Err(INVALID),
             };
-            if self.use_code(client, &id, &code.user, issued.as_ref().ok()).await? {
+            if self.use_code(client, &code, consent.as_deref(), issued.as_ref().ok()).await? {
                 return Ok(issued);
             }
         }
@@ -139,24 +143,25 @@ impl Session<'_> {
         }))
     }
 
-    /// Marks a code as used, with the token that its client gets. False: another attempt was first.
+    /// Marks a code as used, with the token that its client gets. False: another attempt was first, or the
+    /// consent is not of this revision any more.
     async fn use_code(
         &self,
         client: &ProvenSecret,
-        id: &Name,
-        user: &UserId,
+        code: &AuthorizationCode,
+        consent: Option<&Consent>,
         token: Option<&IssuedToken>,
     ) -> Result<bool, AuthorityError> {
         let subject = Subject {
             credential: Some(&client.credential),
-            user: Some(user),
+            user: Some(&code.user),
             ..Subject::of(ChangeKind::RedeemAuthorizationCode, &client.company)
         };
         let plan = async |mut tx: Transaction<'_>| {
-            let before = tx.find::<AuthorizationCode>(id).await?;
-            let before = before.ok_or(AuthorityError::Conflict)?;
+            let found = found(&mut tx, client, &code.id).await?;
+            let (before, consent_now) = found.ok_or(AuthorityError::Conflict)?;
             let mut edit = Edit::none(&*before);
-            let is_first = before.state == CodeState::Unused;
+            let is_first = before.state == CodeState::Unused && consent_now.as_deref() == consent;
             if is_first {
                 edit.after.state = match token {
                     Some(token) => CodeState::Redeemed(token.token_id, token.expires_at),
@@ -169,9 +174,10 @@ impl Session<'_> {
             }
             Ok::<_, TransactionError>(tx.put(Some(before), edit).with_context(is_first))
         };
-        match self.write(subject, &WriteOptions::default(), plan).await? {
-            Outcome::Written(_, is_first) => Ok(is_first),
-            Outcome::Repeated(_) => Ok(false),
+        match self.write(subject, &WriteOptions::default(), plan).await {
+            Ok(Outcome::Written(_, is_first)) => Ok(is_first),
+            Ok(Outcome::Repeated(_)) | Err(AuthorityError::Conflict) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -187,6 +193,27 @@ impl Session<'_> {
         self.end_token(client, &own, Some(&code.user), expires_at).await?;
         Ok(())
     }
+}
+
+/// The code of this id and the consent that was put with it, if the code is of this client. None also where
+/// the company, the credential or the user does not live any more: garbage collection removes what they
+/// had, so nothing may rest on it.
+async fn found(
+    reader: &mut Reader<'_>,
+    client: &ProvenSecret,
+    id: &Name,
+) -> Result<Option<(Arc<AuthorizationCode>, Option<Arc<Consent>>)>, ReadError> {
+    let Some(code) = reader.find::<AuthorizationCode>(id).await? else { return Ok(None) };
+    let Some(company) = reader.find::<Company>(&client.company).await? else { return Ok(None) };
+    let company = company.created_at;
+    let credential = reader.find::<Credential>((&company, &client.credential)).await?;
+    let user = reader.find::<User>((&company, &code.user)).await?;
+    let Some((credential, user)) = credential.zip(user) else { return Ok(None) };
+    let (user, credential) = (user.created_at, credential.created_at);
+    if code.of != (Parties { company, user, credential }) || client.born != [company, credential] {
+        return Ok(None);
+    }
+    Ok(Some((code, reader.find::<Consent>(&Parties { company, user, credential }).await?)))
 }
 
 /// The claims of a code, as of a token that was issued at this revision: what ends such a token ends the

@@ -32,12 +32,12 @@ pub(crate) fn create(dir: &Path) -> io::Result<()> {
     let is_missing = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.is_dir();
     let missing = dir.ancestors().take_while(is_missing).count();
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    // The entry of each of them is in the directory above it.
-    dir.canonicalize()?
-        .ancestors()
-        .skip(1)
-        .take(missing)
-        .try_for_each(|dir| File::open(dir)?.sync_all())
+    // The entry of each of them is in the directory above it. The path is taken as it is written: the
+    // canonical one may lead elsewhere, as in another mount namespace.
+    dir.ancestors().skip(1).take(missing).try_for_each(|dir| {
+        let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+        File::open(dir)?.sync_all()
+    })
 }
 
 /// Locks the directory for this process.

@@ -386,7 +386,6 @@ async fn t26_a_token_has_the_scopes_that_are_requested_and_effective() {
     let world = World::new(dir.path()).await;
     for (audience, requested, expected) in [
         ("public", None, &["all", "read", "write"][..]),
-        ("public", Some(&[][..]), &["all", "read", "write"]),
         ("public", Some(&["all"][..]), &["all"]),
         ("public", Some(&["act"][..]), &["act"]),
         ("public", Some(&["write", "read", "write", "hook", "nothing"][..]), &["read", "write"]),
@@ -420,6 +419,7 @@ async fn t26_a_token_has_the_scopes_that_are_requested_and_effective() {
     assert_eq!(refused("public", Some(&["read"])).await, invalid(Reason::ScopeNotInCompany));
     assert_eq!(refused("public", Some(&["hook"])).await, invalid(Reason::ScopeUnknown));
     assert_eq!(refused("public", Some(&["x"])).await, invalid(Reason::ScopeUnknown));
+    assert_eq!(refused("public", Some(&[])).await, (TokenError::InvalidScope, None));
     assert_eq!(refused("nothing", None).await, (TokenError::InvalidTarget, None));
     assert_eq!(refused("", None).await, (TokenError::InvalidRequest, None));
     // An audience that is for users is for no client alone (T32).
