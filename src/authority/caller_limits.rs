@@ -102,6 +102,11 @@ impl CallerLimits {
         self.with(credential, now, |usage| usage.revocations.take(now, REVOCATIONS))
     }
 
+    /// Takes back what [`Self::count_revocation`] counted, because nothing was committed.
+    pub fn uncount_revocation(&self, credential: Revision, now: Instant) {
+        self.with(credential, now, |usage| usage.revocations.give_back(now, REVOCATIONS));
+    }
+
     /// The rate of calls.
     fn rate(&self) -> Rate {
         let calls = f64::from(self.calls_per_second);
@@ -191,6 +196,12 @@ impl TokenBucket {
         let has_token = tokens >= 1.0;
         *self = Self { tokens: if has_token { tokens - 1.0 } else { tokens }, updated: now };
         has_token
+    }
+
+    /// Gives a token back that was not used.
+    fn give_back(&mut self, now: Instant, rate: Rate) {
+        let tokens = (self.tokens_at(now, rate) + 1.0).min(rate.burst);
+        *self = Self { tokens, updated: now };
     }
 
     fn tokens_at(&self, now: Instant, rate: Rate) -> f64 {

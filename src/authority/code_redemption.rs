@@ -29,11 +29,22 @@ use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
 use crate::policy::secret::SecretText;
-use crate::policy::token::authorization_code::{AuthorizationCode, CodeState};
+use crate::policy::token::authorization_code::{AuthorizationCode, CodeState, LIFETIME};
 use crate::policy::token::own::{Born, OwnClaims};
 use crate::policy::token::revoked::TokenId;
 use crate::policy::user::User;
 use crate::store::StoreError;
+
+/// The audience that a request names for a code. It must be that of the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedAudience<'a> {
+    /// None: that of the code is meant.
+    None,
+    /// One of the catalog.
+    Known(&'a Name),
+    /// One that the catalog does not have.
+    Unknown,
+}
 
 /// What a client presents to redeem a code. `Debug` does not print the code and the verifier.
 #[derive(Clone, Copy)]
@@ -44,8 +55,8 @@ pub struct PresentedCode<'a> {
     pub redirect_uri: Option<&'a str>,
     /// The parameter `code_verifier`, if it is there.
     pub verifier: Option<&'a str>,
-    /// The audience that the request names, if any. It must be the code's.
-    pub audience: Option<&'a Name>,
+    /// The audience that the request names.
+    pub audience: NamedAudience<'a>,
 }
 
 impl std::fmt::Debug for PresentedCode<'_> {
@@ -59,7 +70,11 @@ impl PresentedCode<'_> {
     fn is_for(&self, code: &AuthorizationCode) -> bool {
         self.redirect_uri == Some(code.redirect_uri.as_str())
             && self.verifier.is_some_and(|verifier| code.challenge.is_of(verifier))
-            && self.audience.is_none_or(|audience| code.audience.as_ref() == Some(audience))
+            && match self.audience {
+                NamedAudience::None => true,
+                NamedAudience::Known(audience) => code.audience.as_ref() == Some(audience),
+                NamedAudience::Unknown => false,
+            }
     }
 }
 
@@ -89,7 +104,9 @@ impl Session<'_> {
                 Ok((found, reader.catalog(), reader.now()))
             };
             let (found, catalog, now) = self.read(read).await?;
-            let Some((code, consent)) = found.filter(|(code, _)| code.hash == hash) else {
+            let Some(Found { code, consent, is_registered }) =
+                found.filter(|found| found.code.hash == hash)
+            else {
                 return Ok(Err(INVALID));
             };
             if let CodeState::Redeemed(..) = code.state {
@@ -99,7 +116,9 @@ impl Session<'_> {
                 self.authority.persist_reported(now, |_| Some(code.expires_at)).await?;
                 return Ok(Err(INVALID));
             }
-            if code.state != CodeState::Unused {
+            // A code of later than now was created while the machine's clock was wrong.
+            let is_of_now = code.expires_at.as_second() - now.as_second() <= LIFETIME;
+            if code.state != CodeState::Unused || !is_registered || !is_of_now {
                 return Ok(Err(INVALID));
             }
             let issued = match presented.is_for(&code) {
@@ -159,9 +178,12 @@ impl Session<'_> {
         };
         let plan = async |mut tx: Transaction<'_>| {
             let found = found(&mut tx, client, &code.id).await?;
-            let (before, consent_now) = found.ok_or(AuthorityError::Conflict)?;
+            let Found { code: before, consent: now_given, is_registered } =
+                found.ok_or(AuthorityError::Conflict)?;
             let mut edit = Edit::none(&*before);
-            let is_first = before.state == CodeState::Unused && consent_now.as_deref() == consent;
+            let is_first = before.state == CodeState::Unused
+                && is_registered
+                && now_given.as_deref() == consent;
             if is_first {
                 edit.after.state = match token {
                     Some(token) => CodeState::Redeemed(token.token_id, token.expires_at),
@@ -195,25 +217,36 @@ impl Session<'_> {
     }
 }
 
-/// The code of this id and the consent that was put with it, if the code is of this client. None also where
+/// A code, with what it rests on.
+struct Found {
+    code: Arc<AuthorizationCode>,
+    /// The present consent of its user.
+    consent: Option<Arc<Consent>>,
+    /// Whether its redirect URI is still one of the credential's.
+    is_registered: bool,
+}
+
+/// The code of this id and what it rests on, if the code is of this client. None also where
 /// the company, the credential or the user does not live any more: garbage collection removes what they
 /// had, so nothing may rest on it.
 async fn found(
     reader: &mut Reader<'_>,
     client: &ProvenSecret,
     id: &Name,
-) -> Result<Option<(Arc<AuthorizationCode>, Option<Arc<Consent>>)>, ReadError> {
+) -> Result<Option<Found>, ReadError> {
     let Some(code) = reader.find::<AuthorizationCode>(id).await? else { return Ok(None) };
     let Some(company) = reader.find::<Company>(&client.company).await? else { return Ok(None) };
     let company = company.created_at;
     let credential = reader.find::<Credential>((&company, &client.credential)).await?;
     let user = reader.find::<User>((&company, &code.user)).await?;
     let Some((credential, user)) = credential.zip(user) else { return Ok(None) };
+    let is_registered = credential.redirect_uris.contains(&code.redirect_uri);
     let (user, credential) = (user.created_at, credential.created_at);
     if code.of != (Parties { company, user, credential }) || client.born != [company, credential] {
         return Ok(None);
     }
-    Ok(Some((code, reader.find::<Consent>(&Parties { company, user, credential }).await?)))
+    let consent = reader.find::<Consent>(&Parties { company, user, credential }).await?;
+    Ok(Some(Found { code, consent, is_registered }))
 }
 
 /// The claims of a code, as of a token that was issued at this revision: what ends such a token ends the

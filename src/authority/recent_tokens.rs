@@ -63,7 +63,12 @@ impl RecentTokens {
         let found = |place: &mut Option<RecentToken>| {
             place.as_ref().filter(|kept| *kept.text == *text).map(|kept| Arc::clone(&kept.token))
         };
-        self.with_place(text, found).flatten().filter(|token| is_in_force(token))
+        let token = self.with_place(text, found).flatten()?;
+        if !is_in_force(&token) {
+            self.with_place(text, Option::take);
+            return None;
+        }
+        Some(token)
     }
 
     /// Keeps a token that is in the token cache.

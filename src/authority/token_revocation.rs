@@ -90,7 +90,8 @@ impl Session<'_> {
             let is_over = ended.is_some() || expires_at <= now;
             if !is_over {
                 let revoked = RevokedToken { id: own.id, expires_at, user: own.born.user };
-                let all = edit.after.revoked_tokens.revoke(revoked, now);
+                let believed = self.authority.clock.believed().min(now);
+                let all = edit.after.revoked_tokens.revoke(revoked, now, believed);
                 edit.fields.extend(FieldChange::new_text("token_id", &own.id.to_string()));
                 if all {
                     edit.fields.push(FieldChange::new_flag("own_tokens_revoked", true));
@@ -99,9 +100,14 @@ impl Session<'_> {
             Ok::<_, TransactionError>(tx.put(Some(before), edit).with_context(is_over))
         };
         match self.write(subject, &options, plan).await {
-            Ok(Outcome::Written(Written { revision, .. }, is_over)) => {
-                Ok((!is_over).then_some(revision))
+            Ok(Outcome::Written(_, true)) => {
+                // That it has expired is told, so it must not be valid after a crash (D19).
+                let now = self.authority.clock.now();
+                let end = (expires_at <= now).then_some(expires_at);
+                self.authority.persist_reported(now, |_| end).await?;
+                Ok(None)
             }
+            Ok(Outcome::Written(Written { revision, .. }, false)) => Ok(Some(revision)),
             Ok(Outcome::Repeated(_))
             | Err(AuthorityError::CompanyNotFound(_) | AuthorityError::CredentialNotFound(..)) => {
                 Ok(None)

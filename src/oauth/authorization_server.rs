@@ -27,11 +27,12 @@ use crate::authority::access_log::AccessLogLine;
 use crate::authority::admission::{AdmissionError, Load, Presented};
 use crate::authority::caller_limits::{CallerLimits, CallsByKey};
 use crate::authority::client_proof::{ProvenActor, ProvenSecret};
-use crate::authority::code_redemption::PresentedCode;
+use crate::authority::code_redemption::{NamedAudience, PresentedCode};
 use crate::authority::introspection::{Introspection, Introspector};
 use crate::authority::operation::Companies;
 use crate::authority::request_context::RequestContext;
 use crate::authority::token_issue::{IssuedToken, TokenClient, TokenRequest};
+use crate::authority::token_revocation::Revocation;
 use crate::authority::{Authority, Session};
 use crate::grpc::Api;
 use crate::grpc::peer::Peer;
@@ -355,12 +356,16 @@ impl AuthorizationServer {
         {
             let code = token::code(form)?;
             // The code has its audience, whatever the host.
-            let audience = token::audience(form, None, &catalog)?;
+            let audience = token::audience(form, None, &catalog);
+            let audience = match &audience {
+                Ok(audience) => audience.as_ref().map_or(NamedAudience::None, NamedAudience::Known),
+                Err(_) => NamedAudience::Unknown,
+            };
             let presented = PresentedCode {
                 code: &code,
                 redirect_uri: form.get("redirect_uri"),
                 verifier: form.get("code_verifier"),
-                audience: audience.as_ref(),
+                audience,
             };
             return Ok(session.redeem_code(client, presented).await??);
         }
@@ -439,12 +444,17 @@ impl AuthorizationServer {
         let presented = PresentedClient::of(request.headers, &request.form)?;
         let (client, _places) = self.prove(request, sender, presented).await?;
         let token = request.form.get("token").ok_or(TOKEN_MISSING)?;
-        if !self.limits.count_revocation(client.credential_created_at(), Instant::now()) {
+        let credential = client.credential_created_at();
+        if !self.limits.count_revocation(credential, Instant::now()) {
             return Err(TOO_MANY);
         }
         let actor = client.actor();
         let session = session(authority, &actor, request);
-        revocation::response(session.revoke_token(&client, token).await?)
+        let revocation = session.revoke_token(&client, token).await?;
+        if !matches!(revocation, Revocation::Revoked(Some(_))) {
+            self.limits.uncount_revocation(credential, Instant::now());
+        }
+        revocation::response(revocation)
     }
 
     /// The client that proves itself by a secret, and its places among the requests in flight.

@@ -8,6 +8,8 @@ use fluent_uri::UriRef;
 use fluent_uri::component::Host;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::client_credential::form_decoded;
+
 /// The most redirect URIs of a credential.
 pub const MAX_REDIRECT_URIS: usize = 16;
 /// The most bytes of a redirect URI.
@@ -71,7 +73,9 @@ impl RedirectUri {
         }
         let parameters = uri.query().map(|query| query.as_str()).unwrap_or_default().split('&');
         let names = parameters.map(|pair| pair.split('=').next().unwrap_or_default());
-        if names.into_iter().any(|name| RESPONSE.contains(&name)) {
+        let is_of_response =
+            |name: &str| form_decoded(name).is_some_and(|name| RESPONSE.contains(&&*name));
+        if names.into_iter().any(is_of_response) {
             return Err(
                 "has a parameter of the response (`code`, `error`, `iss` or `state`): remove it",
             );
@@ -89,17 +93,18 @@ impl RedirectUri {
     #[must_use]
     pub fn with(&self, parameters: &[(&str, &str)]) -> String {
         let mut text = String::from(&*self.0);
-        let mut separator = if self.0.contains('?') { '&' } else { '?' };
-        if self.0.ends_with(['?', '&']) {
-            text.pop();
-            separator = if text.contains('?') { '&' } else { '?' };
-        }
+        let is_open = self.0.ends_with('&') || self.0.find('?') == Some(self.0.len() - 1);
+        let mut separator = match self.0.contains('?') {
+            _ if is_open => "",
+            true => "&",
+            false => "?",
+        };
         for (name, value) in parameters {
-            text.push(separator);
+            text.push_str(separator);
             text.push_str(name);
             text.push('=');
             text.extend(utf8_percent_encode(value, ESCAPED));
-            separator = '&';
+            separator = "&";
         }
         text
     }
@@ -151,6 +156,8 @@ mod tests {
             "https://app.example.org:99999/",
             "https://app.example.org/cb?code=x",
             "https://app.example.org/cb?a=b&state",
+            "https://app.example.org/cb?%63ode=x",
+            "https://app.example.org/cb?is%73=x",
             "http://app.example.org/",
             "http://localhost/cb",
             "http://127.0.0.1.example.org/cb",
@@ -177,6 +184,7 @@ mod tests {
             ("https://a.example/cb?", "https://a.example/cb?code=x&state=a%20b%26%3D"),
             ("https://a.example/cb?t=1", "https://a.example/cb?t=1&code=x&state=a%20b%26%3D"),
             ("https://a.example/cb?t=1&", "https://a.example/cb?t=1&code=x&state=a%20b%26%3D"),
+            ("https://a.example/cb?t=?", "https://a.example/cb?t=?&code=x&state=a%20b%26%3D"),
             ("org.example.app:/cb", "org.example.app:/cb?code=x&state=a%20b%26%3D"),
         ] {
             let uri = RedirectUri::parse(uri).expect("a redirect URI");

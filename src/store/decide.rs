@@ -100,7 +100,7 @@ impl ReadView<'_> {
             replaced.extend(self.chunks(builder, &write.key)?);
         }
         replaced.into_iter().for_each(|chunk| builder.batch.remove(chunk));
-        let (company, before) = (proposal.charged_company(), builder.bytes);
+        let (account, before) = (proposal.account(), builder.bytes);
         builder.usage.add_steps(&proposal);
         let Proposal { writes, mut change, idempotency, .. } = proposal;
         let revision = builder.head.next();
@@ -122,7 +122,7 @@ impl ReadView<'_> {
             builder.replies.insert(idempotency.key);
         }
         let bytes = builder.bytes.saturating_sub(before);
-        builder.usage.add_bytes(company, time, bytes);
+        builder.usage.add_bytes(account, time, bytes);
         Ok(receipt)
     }
 

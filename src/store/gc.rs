@@ -228,10 +228,19 @@ fn expire_codes(
     let scan = engine.scan(&prefix).take(STEP);
     let mut expired = remove_codes(scan, |expiry| is_forgotten(expiry, now), batch)?;
     // From before an operator set the time back: all codes ended then (T27).
-    if clock_accepted.is_some() {
+    if let Some((accepted, _)) = clock_accepted {
         let latest = mark.as_second().saturating_add(LIFETIME);
-        let scan = engine.scan(&prefix).rev().take(STEP);
-        expired += remove_codes(scan, |expiry| expiry > latest, batch)?;
+        for entry in engine.scan(&prefix).rev().take(STEP) {
+            let (entry_key, value) = entry?;
+            if key::expiry_of_code(&entry_key).ok_or(EngineError::Damaged)? <= latest {
+                break;
+            }
+            // A later one is of a clock that is ahead of the mark.
+            if chunked::revision(&value)? < accepted {
+                remove(batch, entry_key, &value)?;
+                expired += 1;
+            }
+        }
     }
     Ok(expired)
 }

@@ -114,6 +114,15 @@ impl Quotas {
     }
 }
 
+/// An account of the bytes that are written in a day. Each has the same quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ByteAccount {
+    /// The creation revision of the company.
+    pub(super) company: Revision,
+    /// Whether it is for the tokens that clients revoke, and not for all other changes.
+    pub(super) of_clients: bool,
+}
+
 impl FactWrite {
     /// The company and the quota whose count the write changes, and by how much.
     pub(super) fn moves(&self) -> Option<(Revision, Quota, i64)> {
@@ -153,14 +162,12 @@ impl FactWrite {
 }
 
 impl Proposal {
-    /// The creation revision of the company whose bytes of the day the proposal uses; `None` if it creates
-    /// the company, or if the facts belong to no company. A client that revokes its own token uses none:
-    /// otherwise one client could end the changes of its company's administrators for the day. A rate
-    /// limits it (`authority::caller_limits`).
-    pub(super) fn charged_company(&self) -> Option<Revision> {
-        if self.change.kind == ChangeKind::RevokeToken {
-            return None;
-        }
-        self.writes.iter().find_map(FactWrite::company)
+    /// The account whose bytes of the day the proposal uses; `None` if it creates the company, or if the
+    /// facts belong to no company. Revocations by clients of a company have an account of their own: a client
+    /// could end the changes of its company's administrators for the day.
+    pub(super) fn account(&self) -> Option<ByteAccount> {
+        let company = self.writes.iter().find_map(FactWrite::company)?;
+        let of_clients = self.change.kind == ChangeKind::RevokeToken;
+        Some(ByteAccount { company, of_clients })
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use super::quota::{Quota, Quotas, Reached};
+use super::quota::{ByteAccount, Quota, Quotas, Reached};
 use super::{Proposal, key};
 use crate::policy::revision::Revision;
 
@@ -37,7 +37,7 @@ struct Usage {
 struct WrittenBytes {
     /// The day, counted from 1970.
     day: i64,
-    bytes: HashMap<Revision, u64>,
+    bytes: HashMap<ByteAccount, u64>,
 }
 
 /// The usage, shared by the writer and its readers.
@@ -91,15 +91,15 @@ impl Moves {
 }
 
 impl WrittenBytes {
-    fn on(&self, day: i64, company: Revision) -> u64 {
-        if self.day == day { self.bytes.get(&company).copied().unwrap_or(0) } else { 0 }
+    fn on(&self, day: i64, account: ByteAccount) -> u64 {
+        if self.day == day { self.bytes.get(&account).copied().unwrap_or(0) } else { 0 }
     }
 
-    fn add(&mut self, day: i64, company: Revision, bytes: u64) {
+    fn add(&mut self, day: i64, account: ByteAccount, bytes: u64) {
         if self.day != day {
             (self.day, self.bytes) = (day, HashMap::new());
         }
-        let sum = self.bytes.entry(company).or_default();
+        let sum = self.bytes.entry(account).or_default();
         *sum = sum.saturating_add(bytes);
     }
 }
@@ -112,10 +112,10 @@ impl Pending {
         }
     }
 
-    /// Adds the bytes that a change of this company writes.
-    pub(super) fn add_bytes(&mut self, company: Option<Revision>, time: Timestamp, bytes: u64) {
-        if let Some(company) = company {
-            self.written.add(day(time), company, bytes);
+    /// Adds the bytes that a change writes to its account.
+    pub(super) fn add_bytes(&mut self, account: Option<ByteAccount>, time: Timestamp, bytes: u64) {
+        if let Some(account) = account {
+            self.written.add(day(time), account, bytes);
         }
     }
 }
@@ -124,7 +124,8 @@ impl Usage {
     /// The count of a quota; of bytes, those of the last day on which any were written.
     fn count(&self, company: Revision, quota: Quota) -> u64 {
         let Some(index) = quota.index() else {
-            return self.written.bytes.get(&company).copied().unwrap_or(0);
+            let account = ByteAccount { company, of_clients: false };
+            return self.written.bytes.get(&account).copied().unwrap_or(0);
         };
         let counts = self.counts.get(&company);
         counts.and_then(|counts| counts.get(index).copied()).unwrap_or(0).into()
@@ -166,10 +167,10 @@ impl Usage {
                 self.check_more(pending, company, quota, more)?;
             }
         }
-        let Some(company) = proposal.charged_company() else { return Ok(()) };
+        let Some(account) = proposal.account() else { return Ok(()) };
         let (day, limit) = (day(time), self.quotas.bytes_per_day);
-        let written = self.written.on(day, company);
-        let written = written.saturating_add(pending.written.on(day, company));
+        let written = self.written.on(day, account);
+        let written = written.saturating_add(pending.written.on(day, account));
         if written >= limit && !proposal.takes_away() {
             return Err(Reached { bound: Quota::Bytes, limit });
         }

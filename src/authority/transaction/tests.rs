@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::authority::api_keys::NewKey;
 use crate::authority::authorization_codes::NewAuthorizationCode;
-use crate::authority::code_redemption::PresentedCode;
+use crate::authority::code_redemption::{NamedAudience, PresentedCode};
 use crate::authority::consents::ConsentId;
 use crate::authority::import_item::ImportItem;
 use crate::authority::own_issuer::OwnIssuer;
@@ -185,7 +185,7 @@ async fn preconditions_cover_the_reads_of_every_change() {
                     code: &code,
                     redirect_uri: None,
                     verifier: None,
-                    audience: None,
+                    audience: NamedAudience::None,
                 };
                 let redeemed = session.redeem_code(&client, presented).await.expect("readable");
                 assert!(redeemed.is_err());

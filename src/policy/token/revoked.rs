@@ -120,9 +120,12 @@ impl RevokedTokens {
 
     /// Revokes a token. Where there are too many entries, all own tokens of the credential that were
     /// issued before this change end; then the result is true.
-    pub fn revoke(&mut self, token: RevokedToken, now: Timestamp) -> bool {
-        self.tokens.retain(|entry| !is_forgotten(entry.expires_at, now));
-        self.users.retain(|entry| !is_forgotten(last_end(entry.revoked_at), now));
+    ///
+    /// `believed` is the time by which entries are forgotten. A clock that is wrong for a minute must not
+    /// let a token be forgotten that is valid when the clock is right again.
+    pub fn revoke(&mut self, token: RevokedToken, now: Timestamp, believed: Timestamp) -> bool {
+        self.tokens.retain(|entry| !is_forgotten(entry.expires_at, believed));
+        self.users.retain(|entry| !is_forgotten(last_end(entry.revoked_at), believed));
         self.tokens.push(token);
         if let Some(user) = token.user
             && self.tokens.iter().filter(|entry| entry.user == Some(user)).count() > MAX_OF_USER
@@ -206,7 +209,7 @@ mod tests {
     #[test]
     fn t27_a_revoked_id_ends_this_token_and_those_that_were_exchanged_with_it() {
         let mut all = RevokedTokens::default();
-        assert!(!all.revoke(revoked(1, None), at(0)));
+        assert!(!all.revoke(revoked(1, None), at(0), at(0)));
         all.stamp(Revision(9));
         let exchanged = OwnClaims { exchanged_with: Some(id(1)), ..claims(2, Some(7), 20) };
         assert!(all.has(&claims(1, None, 5)) && all.has(&exchanged));
@@ -216,24 +219,33 @@ mod tests {
     #[test]
     fn t27_a_revoked_id_is_kept_until_a_minute_after_its_token_has_expired() {
         let mut all = RevokedTokens::default();
-        all.revoke(revoked(1, None), at(0));
-        all.revoke(revoked(2, None), at(1059));
+        all.revoke(revoked(1, None), at(0), at(0));
+        all.revoke(revoked(2, None), at(1059), at(1059));
         assert_eq!(all.tokens.len(), 2);
-        all.revoke(revoked(3, None), at(1060));
+        all.revoke(revoked(3, None), at(1060), at(1060));
         assert_eq!(all.tokens, [revoked(3, None)]);
+    }
+
+    #[test]
+    fn t27_no_entry_is_forgotten_by_a_clock_that_is_doubted() {
+        let mut all = RevokedTokens::default();
+        all.revoke(revoked(1, None), at(0), at(0));
+        all.revoke(revoked(2, None), at(9_999_999), at(10));
+        all.stamp(Revision(9));
+        assert!(all.has(&claims(1, None, 5)));
     }
 
     #[test]
     fn t27_the_ninth_revoked_token_of_a_user_ends_all_of_this_user_until_then() {
         let mut all = RevokedTokens::default();
         for n in 0..MAX_OF_USER {
-            all.revoke(revoked(n, Some(7)), at(0));
-            all.revoke(revoked(100 + n, Some(8)), at(0));
+            all.revoke(revoked(n, Some(7)), at(0), at(0));
+            all.revoke(revoked(100 + n, Some(8)), at(0), at(0));
         }
         all.stamp(Revision(9));
         assert_eq!(all.tokens.len(), 2 * MAX_OF_USER);
         assert!(!all.has(&claims(99, Some(7), 8)));
-        all.revoke(revoked(50, Some(7)), at(10));
+        all.revoke(revoked(50, Some(7)), at(10), at(10));
         all.stamp(Revision(10));
         assert!(all.has(&claims(99, Some(7), 9)), "issued before");
         assert!(!all.has(&claims(99, Some(7), 10)), "issued at this revision");
@@ -241,15 +253,15 @@ mod tests {
         assert_eq!((all.tokens.len(), all.users.len()), (MAX_OF_USER, 1));
         // The next token of this user is revoked by its id again, and the ninth renews the entry.
         for n in 60..=60 + MAX_OF_USER {
-            all.revoke(revoked(n, Some(7)), at(20));
+            all.revoke(revoked(n, Some(7)), at(20), at(20));
         }
         all.stamp(Revision(30));
         assert!(all.has(&claims(99, Some(7), 29)) && !all.has(&claims(99, Some(7), 30)));
         assert_eq!((all.tokens.len(), all.users.len()), (MAX_OF_USER, 1));
         let day = i64::from(MAX_TOKEN_TTL);
-        all.revoke(revoked(70, None), at(20 + day + 59));
+        all.revoke(revoked(70, None), at(20 + day + 59), at(20 + day + 59));
         assert_eq!(all.users.len(), 1);
-        all.revoke(revoked(71, None), at(20 + day + 60));
+        all.revoke(revoked(71, None), at(20 + day + 60), at(20 + day + 60));
         assert_eq!(all.users.len(), 0, "its tokens have expired");
     }
 
@@ -257,7 +269,7 @@ mod tests {
     fn t27_tokens_without_a_user_are_not_those_of_one_user() {
         let mut all = RevokedTokens::default();
         for n in 0..=MAX_OF_USER {
-            all.revoke(revoked(n, None), at(0));
+            all.revoke(revoked(n, None), at(0), at(0));
         }
         assert_eq!((all.tokens.len(), all.users.len()), (MAX_OF_USER + 1, 0));
         assert!(!all.has(&claims(99, None, 1)));
@@ -267,23 +279,23 @@ mod tests {
     fn t27_one_entry_more_than_fits_ends_all_own_tokens_for_ever() {
         let mut all = RevokedTokens::default();
         for n in 0..MAX_ENTRIES {
-            assert!(!all.revoke(revoked(n, None), at(0)), "{n}");
+            assert!(!all.revoke(revoked(n, None), at(0), at(0)), "{n}");
         }
         all.stamp(Revision(9));
         assert!(!all.has(&claims(999, None, 8)));
-        assert!(all.revoke(revoked(999, None), at(0)));
+        assert!(all.revoke(revoked(999, None), at(0), at(0)));
         all.stamp(Revision(10));
         assert_eq!((all.tokens.len(), all.users.len()), (0, 0));
         assert!(all.has(&claims(5, Some(3), 9)) && !all.has(&claims(5, Some(3), 10)));
         assert_eq!(all.issued_before, None, "tokens of other issuers are not ended");
-        all.revoke(revoked(7, None), at(1_000_000));
+        all.revoke(revoked(7, None), at(1_000_000), at(1_000_000));
         assert!(all.has(&claims(5, None, 9)), "never forgotten");
     }
 
     #[test]
     fn t27_the_time_of_a_revocation_of_all_never_goes_back() {
         let mut all = RevokedTokens::default();
-        all.revoke(revoked(1, None), at(0));
+        all.revoke(revoked(1, None), at(0), at(0));
         all.end_all(at(50));
         all.stamp(Revision(5));
         assert_eq!((all.issued_before, all.own_before), (Some(at(50)), Revision(5)));
@@ -308,7 +320,7 @@ mod tests {
                 let token = RevokedToken { expires_at: at(now + 1000), ..revoked(n, user) };
                 gone.push((claims(n, user, revision), token.expires_at));
                 revision += 1;
-                all.revoke(token, at(now));
+                all.revoke(token, at(now), at(now));
                 all.stamp(Revision(revision));
                 proptest::prop_assert!(all.tokens.len() + all.users.len() <= MAX_ENTRIES);
                 for (claims, end) in &gone {
