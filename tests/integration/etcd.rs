@@ -5,11 +5,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use rcgen::CertificateParams;
 use scopegate::store::replicated::etcd::{
-    Client, Compare, EtcdError, Login, MAX_OPERATIONS, MAX_REQUEST_BYTES, Operation, Range, Txn,
-    unsupported_version,
+    Client, Compare, EtcdError, Login, MAX_OPERATIONS, MAX_REQUEST_BYTES, Operation, Range,
+    TlsFiles, Txn, unsupported_version,
 };
 
+use crate::harness::ca::{Ca, Pair};
 use crate::harness::etcd::{Etcd, WITHIN};
 use crate::harness::http;
 use crate::harness::proxy::Proxy;
@@ -418,7 +420,8 @@ async fn full_database_proves_nothing() {
     let (mut sent, mut full) = (0, vec![]);
     while full.is_empty() {
         let txns: Vec<_> = (sent..sent + 8).map(large).collect();
-        let answers = futures_util::future::join_all(txns.iter().map(|txn| client.txn(txn, WITHIN)));
+        let answers =
+            futures_util::future::join_all(txns.iter().map(|txn| client.txn(txn, WITHIN)));
         for (n, answer) in (sent..).zip(answers.await) {
             if let Err(error) = answer {
                 assert!(error == EtcdError::NoSpace && !error.is_certain(), "{error}");
@@ -449,4 +452,56 @@ async fn status_names_version_leader_and_sizes_of_each_node() {
     assert!(node.db_size >= node.db_size_in_use && node.db_size_in_use > 0, "{node:?}");
     let missing = no_answer(missing.clone());
     assert!(missing.contains("`127.0.0.1:1`") && missing.contains("refused"), "{missing}");
+}
+
+#[tokio::test]
+async fn tls_proves_both_sides_and_its_files_are_read_for_each_connection() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).expect("written");
+        dir.path().join(name)
+    };
+    let (ca, other) = (Ca::new(), Ca::new());
+    let pair = |ca: &Ca| {
+        let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
+        ca.sign(&CertificateParams::new(names).expect("names"))
+    };
+    let Pair { cert, key } = pair(&ca);
+    let [roots, cert, key] =
+        [("ca.pem", &ca.pem()), ("cert.pem", &cert), ("key.pem", &key)].map(|(n, t)| write(n, t));
+    let args = ["--client-cert-auth", "--trusted-ca-file", roots.to_str().expect("a path")];
+    let files = ["--cert-file", cert.to_str().expect("a path"), "--key-file"];
+    let args = [&args[..], &files, &[key.to_str().expect("a path")]].concat();
+    let good = TlsFiles { ca: Some(roots.clone()), identity: Some((cert.clone(), key.clone())) };
+    let Some(etcd) = Etcd::start_tls(1, &args, good.clone()).await else { return };
+
+    let with = |tls: &TlsFiles| {
+        let mut settings = Etcd::settings(&[etcd.address(0)]);
+        (settings.url.is_tls, settings.tls) = (true, tls.clone());
+        Client::new(settings)
+    };
+    let range = Range::key("a");
+    let anonymous = TlsFiles { ca: good.ca.clone(), identity: None };
+    no_answer(with(&anonymous).expect("a client").range(&range, WITHIN).await);
+    let strange = pair(&other);
+    let strange = (write("strange.pem", &strange.cert), write("strange.key", &strange.key));
+    let strange = TlsFiles { identity: Some(strange), ..good.clone() };
+    no_answer(with(&strange).expect("a client").range(&range, WITHIN).await);
+    // The CA of the file is replaced while a client uses it.
+    let changing = write("changing.pem", &other.pem());
+    let changing = TlsFiles { ca: Some(changing), ..good.clone() };
+    let client = with(&changing).expect("a client");
+    let why = no_answer(client.range(&range, WITHIN).await);
+    assert!(why.contains("invalid peer certificate"), "{why}");
+    write("changing.pem", &ca.pem());
+    client.range(&range, WITHIN).await.expect("an answer");
+
+    let error = |result: Result<Client, String>| result.err().expect("no client");
+    let missing = TlsFiles { ca: Some(dir.path().join("none.pem")), ..good.clone() };
+    assert!(error(with(&missing)).contains("--replicate-ca"));
+    let mixed = TlsFiles { identity: Some((key.clone(), key.clone())), ..good.clone() };
+    assert!(error(with(&mixed)).contains("the files of TLS cannot be used"), "{mixed:?}");
+    let mut settings = Etcd::settings(&[etcd.address(0)]);
+    settings.tls = good;
+    assert!(error(Client::new(settings)).contains("etcds://"));
 }

@@ -48,7 +48,10 @@ use proto::maintenance_client::MaintenanceClient;
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 mod proto {
-    #![allow(missing_docs, reason = "the comments are in the proto")]
+    #![allow(
+        clippy::enum_variant_names,
+        reason = "the names of variants are those of etcd's fields"
+    )]
     include!(concat!(env!("OUT_DIR"), "/etcdserverpb.rs"));
 }
 
@@ -69,7 +72,8 @@ pub struct Settings {
 /// the prefix of its URL.
 ///
 /// Its connections are driven by the tokio runtime that makes the calls, so each runtime needs a
-/// client of its own.
+/// client of its own. A call that is dropped before it ends says nothing about its node: give it the
+/// time that it may take.
 pub struct Client {
     nodes: Nodes,
     keyspace: Keyspace,
@@ -105,7 +109,12 @@ impl Client {
         let Settings { url, tls, login, cluster_id } = settings;
         let cluster_id = cluster_id.map(OnceLock::from).unwrap_or_default();
         let keyspace = Keyspace::new(&url.prefix);
-        Ok(Self { nodes: Nodes::new(url, tls)?, keyspace, tokens: TokenSlot::new(login), cluster_id })
+        Ok(Self {
+            nodes: Nodes::new(url, tls)?,
+            keyspace,
+            tokens: TokenSlot::new(login),
+            cluster_id,
+        })
     }
 
     /// The cluster whose answers count: the given one, or the first that answered.
@@ -139,7 +148,11 @@ impl Client {
         let request = self.keyspace.txn(txn);
         let most = request.compare.len().max(request.success.len()).max(request.failure.len());
         if most > MAX_OPERATIONS {
-            return Err(EtcdError::TooLarge { what: "operations", size: most, limit: MAX_OPERATIONS });
+            return Err(EtcdError::TooLarge {
+                what: "operations",
+                size: most,
+                limit: MAX_OPERATIONS,
+            });
         }
         let size = request.encoded_len();
         if size > MAX_REQUEST_BYTES {
@@ -214,9 +227,8 @@ impl Client {
         });
         let late = |_| Err(EtcdError::NoAnswer(format!("not within {} ms", within.as_millis())));
         let answer = answered.await.unwrap_or_else(late);
-        match &answer {
-            Err(EtcdError::NoAnswer(_)) => self.nodes.gave_no_answer(node),
-            _ => self.nodes.answered(node),
+        if matches!(answer, Err(EtcdError::NoAnswer(_))) {
+            self.nodes.gave_no_answer(node);
         }
         answer.map_err(|error| error.at(self.nodes.address(node)))
     }

@@ -17,6 +17,8 @@ pub struct Etcd {
     nodes: Vec<Node>,
     /// The arguments that all nodes have in common.
     args: Vec<String>,
+    /// How clients connect: http or https.
+    scheme: &'static str,
     /// Makes the id of the cluster, with the addresses.
     token: String,
     dir: tempfile::TempDir,
@@ -35,6 +37,12 @@ impl Etcd {
     /// Starts a cluster of so many nodes, and waits until it answers. None: there is no etcd on this
     /// machine, and the test that asks is skipped.
     pub async fn start(count: usize, args: &[&str]) -> Option<Self> {
+        Self::start_tls(count, args, TlsFiles::default()).await
+    }
+
+    /// As [`Self::start`], with TLS for its clients if arguments name a certificate. The waiting client
+    /// has these files.
+    pub async fn start_tls(count: usize, args: &[&str], tls: TlsFiles) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             println!("skipped: {test}: no etcd (apt-get install etcd-server)");
@@ -48,18 +56,25 @@ impl Etcd {
             process: None,
         };
         let nodes: Vec<_> = (0..count).map(node).collect();
-        let args = args.iter().map(ToString::to_string).collect();
-        let mut etcd = Self { nodes, args, token: "first".to_owned(), dir };
+        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+        let scheme = if args.contains(&"--cert-file".to_owned()) { "https" } else { "http" };
+        let mut etcd = Self { nodes, args, scheme, token: "first".to_owned(), dir };
         for node in 0..count {
             etcd.start_node(node);
         }
-        etcd.until_it_answers(&etcd.client()).await;
+        let mut settings = Self::settings(&etcd.addresses());
+        (settings.url.is_tls, settings.tls) = (etcd.scheme == "https", tls);
+        etcd.until_it_answers(&Client::new(settings).expect("a client")).await;
         Some(etcd)
     }
 
     /// The address of a node for clients.
     pub fn address(&self, node: usize) -> &str {
         &self.nodes[node].address
+    }
+
+    fn addresses(&self) -> Vec<&str> {
+        self.nodes.iter().map(|node| node.address.as_str()).collect()
     }
 
     /// A client of these addresses, with the prefix `test`.
@@ -74,8 +89,7 @@ impl Etcd {
 
     /// A client of all nodes.
     pub fn client(&self) -> Client {
-        let addresses: Vec<_> = self.nodes.iter().map(|node| node.address.as_str()).collect();
-        Self::client_of(&addresses)
+        Self::client_of(&self.addresses())
     }
 
     /// Waits until a client gets an answer.
@@ -92,7 +106,9 @@ impl Etcd {
         let deadline = Instant::now() + WAIT_LIMIT;
         loop {
             let statuses = self.client().status(Duration::from_secs(1)).await;
-            let is_leader = |status: &Result<NodeStatus, _>| status.as_ref().is_ok_and(|status| status.is_leader);
+            let is_leader = |status: &Result<NodeStatus, _>| {
+                status.as_ref().is_ok_and(|status| status.is_leader)
+            };
             if let Some(leader) = statuses.iter().position(is_leader) {
                 return leader;
             }
@@ -103,11 +119,13 @@ impl Etcd {
     /// Starts a node that does not run, with what it has in its directory.
     pub fn start_node(&mut self, node: usize) {
         let cluster = self.nodes.iter().enumerate();
-        let cluster: Vec<_> = cluster.map(|(n, node)| format!("node{n}=http://{}", node.peer)).collect();
+        let cluster: Vec<_> =
+            cluster.map(|(n, node)| format!("node{n}=http://{}", node.peer)).collect();
         let name = format!("node{node}");
         let log = self.dir.path().join("log");
         let node = &mut self.nodes[node];
-        let (client, peer) = (format!("http://{}", node.address), format!("http://{}", node.peer));
+        let client = format!("{}://{}", self.scheme, node.address);
+        let peer = format!("http://{}", node.peer);
         let mut command = Command::new("etcd");
         command.args(["--name", &name, "--initial-cluster", &cluster.join(",")]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);

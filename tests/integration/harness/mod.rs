@@ -1,6 +1,7 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 
 pub mod bytes_codec;
+pub mod ca;
 pub mod etcd;
 pub mod fake_clock;
 pub mod http;

@@ -101,7 +101,8 @@ impl Login {
             Err(status) => return Err(EtcdError::of(&status)),
         };
         let token = response.token.parse();
-        let unusable = |_| EtcdError::NoAnswer("its token has characters that are not valid".into());
+        let unusable =
+            |_| EtcdError::NoAnswer("its token has characters that are not valid".into());
         Ok(Token(Some(token.map_err(unusable)?)))
     }
 }

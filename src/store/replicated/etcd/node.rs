@@ -39,7 +39,8 @@ struct State {
 #[derive(Clone, Default)]
 struct Node {
     channel: Option<Channel>,
-    /// When it gave no answer, if it has given none since.
+    /// When it last gave no answer. An answer does not change it: a node that is cut off from the
+    /// others still answers what it needs no other for.
     failed_at: Option<Instant>,
 }
 
@@ -95,12 +96,6 @@ impl Nodes {
         }
     }
 
-    pub(super) fn answered(&self, node: usize) {
-        if let Some(node) = self.lock().node(node) {
-            node.failed_at = None;
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -148,7 +143,7 @@ mod tests {
         let (start, mut state) =
             (Instant::now(), State { current: 0, nodes: vec![Node::default(); 3] });
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut fail = |state: &mut State, node: usize, second| {
+        let fail = |state: &mut State, node: usize, second| {
             state.node(node).expect("a node").failed_at = Some(at(second));
         };
         assert_eq!(state.choose(at(0)), 0);

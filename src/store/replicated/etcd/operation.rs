@@ -163,10 +163,11 @@ impl Keyspace {
 
     pub(super) fn txn_answer(&self, response: proto::TxnResponse) -> TxnAnswer {
         let revision = response.header.map_or(0, |header| header.revision);
-        let ranges = response.responses.into_iter().filter_map(|response| match response.response {
-            Some(Response::ResponseRange(range)) => Some(self.range_answer(range, revision)),
-            _ => None,
-        });
+        let ranges =
+            response.responses.into_iter().filter_map(|response| match response.response {
+                Some(Response::ResponseRange(range)) => Some(self.range_answer(range, revision)),
+                _ => None,
+            });
         TxnAnswer { succeeded: response.succeeded, revision, ranges: ranges.collect() }
     }
 

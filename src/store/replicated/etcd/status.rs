@@ -56,7 +56,8 @@ mod tests {
         for usable in ["3.4.22", "3.4.40", "3.5.6", "3.5.21", "3.6.0", "3.6.0-rc.1", "4.0.0"] {
             assert_eq!(unsupported_version(usable), None, "{usable}");
         }
-        for refused in ["3.3.27", "3.4.21", "3.5.0", "3.5.5", "3.5.0-rc.0", "2.3.8", "3.4", "", "x"] {
+        for refused in ["3.3.27", "3.4.21", "3.5.0", "3.5.5", "3.5.0-rc.0", "2.3.8", "3.4", "", "x"]
+        {
             assert!(unsupported_version(refused).is_some(), "{refused}");
         }
     }

@@ -34,17 +34,25 @@ impl FromStr for EtcdUrl {
         let (is_tls, rest) = match text.split_once("://") {
             Some(("etcd", rest)) => (false, rest),
             Some(("etcds", rest)) => (true, rest),
-            _ => return Err(format!("the URL begins neither with etcd:// nor with etcds://; {form}")),
+            _ => {
+                return Err(format!(
+                    "the URL begins neither with etcd:// nor with etcds://; {form}"
+                ));
+            }
         };
         let (rest, parameters) = rest.split_once('?').unwrap_or((rest, ""));
         let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if hosts.contains('@') {
-            return Err("the URL has a user name; give the user and the password by flags".to_owned());
+            return Err(
+                "the URL has a user name; give the user and the password by flags".to_owned()
+            );
         }
         let nodes: Vec<_> = hosts.split(',').map(node).collect::<Result<_, _>>()?;
-        if let Some(twice) = nodes.iter().enumerate().find_map(|(at, node)| {
-            nodes.iter().take(at).find(|earlier| *earlier == node)
-        }) {
+        if let Some(twice) = nodes
+            .iter()
+            .enumerate()
+            .find_map(|(at, node)| nodes.iter().take(at).find(|earlier| *earlier == node))
+        {
             return Err(format!("the URL names `{twice}` twice; name each node once"));
         }
         let is_part = |part: &str| {
@@ -93,7 +101,8 @@ impl EtcdUrl {
 
 /// A node, if it has a host and a port.
 fn node(text: &str) -> Result<String, String> {
-    let problem = || format!("the node `{text}` is not valid; write `HOST:PORT`, such as `etcd-0:2379`");
+    let problem =
+        || format!("the node `{text}` is not valid; write `HOST:PORT`, such as `etcd-0:2379`");
     let authority: Authority = text.parse().map_err(|_| problem())?;
     let port = authority.port_u16().filter(|port| *port != 0).ok_or_else(problem)?;
     let host = Some(authority.host()).filter(|host| !host.is_empty()).ok_or_else(problem)?;
@@ -120,7 +129,8 @@ mod tests {
         let url: EtcdUrl = "etcd://a:2379,[::1]:2380,10.0.0.1:1/scopegate".parse().expect("valid");
         assert_eq!(url.nodes, ["a:2379", "[::1]:2380", "10.0.0.1:1"]);
         assert_eq!((url.is_tls, url.compacts, url.quota), (false, true, 2 << 30));
-        let url: EtcdUrl = "etcds://a:1/eu/scopegate-1?compact=off&quota=512MiB".parse().expect("valid");
+        let url: EtcdUrl =
+            "etcds://a:1/eu/scopegate-1?compact=off&quota=512MiB".parse().expect("valid");
         assert_eq!((url.prefix.as_str(), url.is_tls), ("eu/scopegate-1", true));
         assert_eq!((url.compacts, url.quota), (false, 512 << 20));
     }
