@@ -97,8 +97,8 @@ macro_rules! answers {
     )*};
 }
 
-answers!(RangeResponse, TxnResponse, CompactionResponse, StatusResponse, WatchResponse);
-answers!(AuthenticateResponse);
+answers!(RangeResponse, TxnResponse, CompactionResponse);
+answers!(WatchResponse, StatusResponse, AuthenticateResponse);
 
 impl Client {
     /// A client that is not connected yet.
@@ -133,8 +133,8 @@ impl Client {
     /// See [`EtcdError`].
     pub async fn range(&self, range: &Range, within: Duration) -> Result<RangeAnswer, EtcdError> {
         let request = self.keyspace.range(range);
-        let call = |channel, request| async move { kv(channel).range(request).await };
-        let response = self.call(within, request, call).await?;
+        let send = |channel, request| async move { kv(channel).range(request).await };
+        let response = self.call(self.nodes.choose(), within, request, send).await?;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         Ok(self.keyspace.range_answer(response, revision))
     }
@@ -147,19 +147,16 @@ impl Client {
     pub async fn txn(&self, txn: &Txn, within: Duration) -> Result<TxnAnswer, EtcdError> {
         let request = self.keyspace.txn(txn);
         let most = request.compare.len().max(request.success.len()).max(request.failure.len());
-        if most > MAX_OPERATIONS {
-            return Err(EtcdError::TooLarge {
-                what: "operations",
-                size: most,
-                limit: MAX_OPERATIONS,
-            });
+        for (what, size, limit) in [
+            ("operations", most, MAX_OPERATIONS),
+            ("bytes", request.encoded_len(), MAX_REQUEST_BYTES),
+        ] {
+            if size > limit {
+                return Err(EtcdError::TooLarge { what, size, limit });
+            }
         }
-        let size = request.encoded_len();
-        if size > MAX_REQUEST_BYTES {
-            return Err(EtcdError::TooLarge { what: "bytes", size, limit: MAX_REQUEST_BYTES });
-        }
-        let call = |channel, request| async move { kv(channel).txn(request).await };
-        Ok(self.keyspace.txn_answer(self.call(within, request, call).await?))
+        let send = |channel, request| async move { kv(channel).txn(request).await };
+        Ok(self.keyspace.txn_answer(self.call(self.nodes.choose(), within, request, send).await?))
     }
 
     /// Watches the keys of a range, from the changes of a revision on. Zero: only later changes wake.
@@ -181,49 +178,45 @@ impl Client {
     /// See [`EtcdError`]. It is refused if the history is already removed.
     pub async fn compact(&self, revision: i64, within: Duration) -> Result<(), EtcdError> {
         let request = proto::CompactionRequest { revision };
-        let call = |channel, request| async move { kv(channel).compact(request).await };
-        self.call(within, request, call).await.map(drop)
+        let send = |channel, request| async move { kv(channel).compact(request).await };
+        self.call(self.nodes.choose(), within, request, send).await.map(drop)
     }
 
     /// Asks every node at once for its status. The results have the order of the URL.
     pub async fn status(&self, within: Duration) -> Vec<Result<NodeStatus, EtcdError>> {
         let ask = |node| {
-            let call = |channel, request| async move {
+            let send = |channel, request| async move {
                 MaintenanceClient::new(channel).status(request).await
             };
             let request = proto::StatusRequest {};
-            async move { self.call_node(node, within, request, call).await.map(NodeStatus::from) }
+            async move { self.call(node, within, request, send).await.map(NodeStatus::from) }
         };
         join_all((0..self.nodes.count()).map(ask)).await
     }
 
-    /// Asks the node whose turn it is.
+    /// Sends a request to a node with the current token, and notes if it gave no answer. If etcd
+    /// refuses the token, the same request is sent a second time with a new one.
     async fn call<Q: Clone, A: Answer, F>(
-        &self,
-        within: Duration,
-        request: Q,
-        call: impl Fn(Channel, Request<Q>) -> F,
-    ) -> Result<A, EtcdError>
-    where
-        F: Future<Output = Result<Response<A>, tonic::Status>>,
-    {
-        self.call_node(self.nodes.choose(), within, request, call).await
-    }
-
-    /// Asks a node, and notes whether it answered.
-    async fn call_node<Q: Clone, A: Answer, F>(
         &self,
         node: usize,
         within: Duration,
         request: Q,
-        call: impl Fn(Channel, Request<Q>) -> F,
+        send: impl Fn(Channel, Request<Q>) -> F,
     ) -> Result<A, EtcdError>
     where
         F: Future<Output = Result<Response<A>, tonic::Status>>,
     {
         let answered = tokio::time::timeout(within, async {
             let channel = self.nodes.channel(node).await.map_err(EtcdError::NoAnswer)?;
-            self.call_with_token(channel, request, call).await
+            let token = self.tokens.token(self, &channel, None).await?;
+            let response = match send(channel.clone(), token.on(request.clone())).await {
+                Err(status) if self.tokens.has_login() && login::is_token_refused(&status) => {
+                    let token = self.tokens.token(self, &channel, Some(token)).await?;
+                    send(channel, token.on(request)).await
+                }
+                response => response,
+            };
+            self.check_cluster(response.map_err(|status| EtcdError::of(&status))?.into_inner())
         });
         let late = |_| Err(EtcdError::NoAnswer(format!("not within {} ms", within.as_millis())));
         let answer = answered.await.unwrap_or_else(late);
@@ -231,29 +224,6 @@ impl Client {
             self.nodes.gave_no_answer(node);
         }
         answer.map_err(|error| error.at(self.nodes.address(node)))
-    }
-
-    /// Sends a request with the current token. If etcd refuses the token, the same request is sent a
-    /// second time with a new one.
-    async fn call_with_token<Q: Clone, A: Answer, F>(
-        &self,
-        channel: Channel,
-        request: Q,
-        call: impl Fn(Channel, Request<Q>) -> F,
-    ) -> Result<A, EtcdError>
-    where
-        F: Future<Output = Result<Response<A>, tonic::Status>>,
-    {
-        let token = self.tokens.token(self, &channel, None).await?;
-        let first = call(channel.clone(), token.on(request.clone())).await;
-        let response = match first {
-            Err(status) if self.tokens.has_login() && login::is_token_refused(&status) => {
-                let token = self.tokens.token(self, &channel, Some(token)).await?;
-                call(channel, token.on(request)).await
-            }
-            first => first,
-        };
-        self.check_cluster(response.map_err(|status| EtcdError::of(&status))?.into_inner())
     }
 
     /// An answer of another cluster is none.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::free_address;
 
-/// A proxy in front of one address. It ends with its listener's last connection.
+/// A proxy in front of one address. Its connections end with it, and its port with the process.
 pub struct Proxy {
     /// Where it listens.
     pub address: String,

@@ -40,13 +40,9 @@ impl Token {
 
 /// Whether etcd asks for another token. It has not carried the call out.
 pub(super) fn is_token_refused(status: &tonic::Status) -> bool {
-    let refusals = [
-        (Code::Unauthenticated, "etcdserver: invalid auth token"),
-        (Code::InvalidArgument, "etcdserver: revision of auth store is old"),
-        // There was no token, because etcd had no users when it was asked for one.
-        (Code::InvalidArgument, "etcdserver: user name is empty"),
-    ];
-    refusals.contains(&(status.code(), status.message()))
+    // There is no user name in a call without a token. It has none if etcd had no users before.
+    let refusals = ["invalid auth token", "revision of auth store is old", "user name is empty"];
+    matches!(EtcdError::of(status), EtcdError::Refused(why) if refusals.contains(&why.as_str()))
 }
 
 /// The current token. Calls that need a new one at the same time wait for one and the same.
@@ -88,11 +84,10 @@ impl Login {
     async fn authenticate(&self, client: &Client, channel: Channel) -> Result<Token, EtcdError> {
         let path = self.password_file.clone();
         let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(path)).await;
-        let unread = |error: &dyn std::fmt::Display| {
+        let password = read.unwrap_or_else(|error| Err(error.into())).map_err(|error| {
             let file = self.password_file.display();
             EtcdError::NoAnswer(format!("--replicate-password-file {file}: {error}"))
-        };
-        let password = read.map_err(|error| unread(&error))?.map_err(|error| unread(&error))?;
+        })?;
         let password = password.lines().next().unwrap_or_default().to_owned();
         let request = AuthenticateRequest { name: self.user.clone(), password };
         let response = match AuthClient::new(channel).authenticate(request).await {

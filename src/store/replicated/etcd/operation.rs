@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::proto::compare::{CompareResult, CompareTarget, TargetUnion};
 use super::proto::request_op::Request;
 use super::proto::response_op::Response;
+use super::proto::watch_request::RequestUnion;
 use super::proto::{self, DeleteRangeRequest, PutRequest, RangeRequest, RangeResponse, RequestOp};
 
 /// How many comparisons, and how many operations of each list, a transaction may have: etcd's default.
@@ -134,12 +135,9 @@ impl Keyspace {
 
     pub(super) fn watch(&self, range: &Range, from: i64) -> proto::WatchRequest {
         let (key, range_end) = self.bounds(range);
-        proto::WatchRequest::create(proto::WatchCreateRequest {
-            key,
-            range_end,
-            start_revision: from,
-            fragment: true,
-        })
+        let create =
+            proto::WatchCreateRequest { key, range_end, start_revision: from, fragment: true };
+        proto::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) }
     }
 
     pub(super) fn txn(&self, txn: &Txn) -> proto::TxnRequest {

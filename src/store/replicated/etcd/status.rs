@@ -43,8 +43,9 @@ pub fn unsupported_version(version: &str) -> Option<String> {
         Some([major, _, _]) => *major > 3,
         _ => false,
     };
-    let why = "can lose the consistency of its data; use 3.4.22 or a later 3.4, or 3.5.6 or later";
-    (!is_usable).then(|| format!("etcd `{version}` {why}"))
+    (!is_usable).then(|| {
+        format!("etcd `{version}` is not supported; use 3.4.22 or a later 3.4, or 3.5.6 or later")
+    })
 }
 
 #[cfg(test)]

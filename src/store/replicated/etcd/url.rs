@@ -2,6 +2,7 @@
 //!
 //! Not here: the files of TLS, and the user; both come with flags of their own.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use http::uri::Authority;
@@ -48,11 +49,8 @@ impl FromStr for EtcdUrl {
             );
         }
         let nodes: Vec<_> = hosts.split(',').map(node).collect::<Result<_, _>>()?;
-        if let Some(twice) = nodes
-            .iter()
-            .enumerate()
-            .find_map(|(at, node)| nodes.iter().take(at).find(|earlier| *earlier == node))
-        {
+        let mut seen = HashSet::new();
+        if let Some(twice) = nodes.iter().find(|node| !seen.insert(*node)) {
             return Err(format!("the URL names `{twice}` twice; name each node once"));
         }
         let is_part = |part: &str| {

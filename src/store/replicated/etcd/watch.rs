@@ -12,7 +12,6 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Streaming};
 
 use super::proto::watch_client::WatchClient;
-use super::proto::watch_request::RequestUnion;
 use super::proto::{WatchRequest, WatchResponse};
 use super::{Answer, Client, EtcdError, MAX_ANSWER_BYTES, Range};
 
@@ -41,7 +40,7 @@ impl<'client> Watch<'client> {
     ) -> Result<Self, EtcdError> {
         let request = client.keyspace.watch(range, from);
         let node = client.nodes.choose();
-        let Begun(_, responses) = client.call_node(node, within, request, begin).await?;
+        let Begun(_, responses) = client.call(node, within, request, begin).await?;
         Ok(Self { client, node, responses })
     }
 
@@ -114,10 +113,4 @@ fn refusal(response: &WatchResponse) -> Option<tonic::Status> {
         }
         _ => tonic::Status::unavailable(format!("it ended the watch: {reason}")),
     })
-}
-
-impl WatchRequest {
-    pub(super) fn create(request: super::proto::WatchCreateRequest) -> Self {
-        Self { request_union: Some(RequestUnion::CreateRequest(request)) }
-    }
 }
