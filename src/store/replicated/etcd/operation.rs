@@ -47,7 +47,7 @@ impl Range {
         Self { first: format!("{key}\0"), prefix: Some(prefix.to_owned()), limit: 0 }
     }
 
-    /// At most so many keys, the first ones. A deletion and a watch have no limit.
+    /// At most so many keys, the first ones; zero means all. A deletion and a watch have no limit.
     #[must_use]
     pub fn limit(self, limit: usize) -> Self {
         Self { limit, ..self }
