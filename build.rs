@@ -1,5 +1,6 @@
-//! Build script: compiles the `.proto` files of the API and of the store's records, and generates the
-//! table of operations from the options of the methods.
+//! Build script: compiles the `.proto` files of the API, of the store's records and of the part of
+//! etcd's API that scopegate calls, and generates the table of operations from the options of the
+//! methods.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -32,6 +33,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let records = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(records)?;
+
+    // Values are shared with the message that was received, not copied out of it.
+    let etcd = protox::compile(["etcd/etcd.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_server(false).bytes(".etcdserverpb").compile_fds(etcd)?;
     Ok(())
 }
 

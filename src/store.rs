@@ -42,6 +42,7 @@ pub mod quota;
 mod reads;
 mod receipt;
 mod record;
+pub mod replicated;
 mod restore;
 mod upgrade;
 mod usage;

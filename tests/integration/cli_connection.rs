@@ -8,11 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 
+use crate::harness::ca::Ca;
 use crate::harness::{Server, scopegate};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, date_time_ymd};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -97,32 +95,21 @@ fn closed() -> String {
     listener.local_addr().expect("an address").to_string()
 }
 
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
 impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
-    }
-
     /// Writes a certificate and its key.
-    fn pair(&self, dir: &Path, file: &str, name: &str, until: i32) -> [String; 2] {
+    fn pair_files(&self, dir: &Path, file: &str, name: &str, until: i32) -> [String; 2] {
         let mut params = CertificateParams::new([name.to_owned()]).expect("a name");
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(until, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let cert = params.signed_by(&key, &self.0).expect("signed").pem();
+        let pair = self.sign(&params);
         [
-            write(dir, &format!("{file}.pem"), cert.as_bytes()),
-            write(dir, &format!("{file}.key"), key.serialize_pem().as_bytes()),
+            write(dir, &format!("{file}.pem"), pair.cert.as_bytes()),
+            write(dir, &format!("{file}.key"), pair.key.as_bytes()),
         ]
     }
 
     fn file(&self, dir: &Path, name: &str) -> String {
-        write(dir, name, self.0.pem().as_bytes())
+        write(dir, name, self.pem().as_bytes())
     }
 }
 
@@ -249,12 +236,13 @@ fn tls_failures_are_reported_with_a_remedy() {
     let (files, ca) = (files.path(), Ca::new());
     let root = ca.file(files, "ca.pem");
     let other = Ca::new().file(files, "other.pem");
-    let good = ca.pair(files, "good", "localhost", 2100);
+    let good = ca.pair_files(files, "good", "localhost", 2100);
     let (open, closed, old, named) = (dir(), dir(), dir(), dir());
     let open = serve_tls(open.path(), &good, &[]);
     let closed = serve_tls(closed.path(), &good, &["--tls-client-ca", &root]);
-    let old = serve_tls(old.path(), &ca.pair(files, "old", "localhost", 2021), &[]);
-    let named = serve_tls(named.path(), &ca.pair(files, "named", "scopegate.internal", 2100), &[]);
+    let old = serve_tls(old.path(), &ca.pair_files(files, "old", "localhost", 2021), &[]);
+    let named =
+        serve_tls(named.path(), &ca.pair_files(files, "named", "scopegate.internal", 2100), &[]);
     let url = |server: &Server| {
         format!("https://localhost:{}", server.address.rsplit_once(':').expect("a port").1)
     };
@@ -287,7 +275,7 @@ fn tls_failures_are_reported_with_a_remedy() {
     }
     let pair = ["--ca", &root, "--client-cert", &good[0], "--client-key", &good[1]];
     works(health(home.path(), &url(&closed)).args(pair));
-    let strange = Ca::new().pair(files, "strange", "localhost", 2100);
+    let strange = Ca::new().pair_files(files, "strange", "localhost", 2100);
     let pair = ["--ca", &root, "--client-cert", &strange[0], "--client-key", &strange[1]];
     fails(health(home.path(), &url(&closed)).args(pair), "--client-cert");
     // The files of a server.

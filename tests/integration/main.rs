@@ -32,6 +32,7 @@ mod document_tokens;
 mod edge;
 mod endpoints;
 mod errors;
+mod etcd;
 mod fixture;
 mod golden;
 mod harness;

@@ -10,11 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::harness;
+use crate::harness::ca::{Ca, Pair};
 use crate::harness::{Client, Server, scopegate};
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose, SanType,
-    SerialNumber, date_time_ymd,
-};
+use rcgen::{CertificateParams, SanType, SerialNumber, date_time_ymd};
 use scopegate::proto::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,28 +30,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 /// How long the files may be unseen: far longer than it takes.
 const WAIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// A certificate and its key, in PEM.
-struct Pair {
-    cert: String,
-    key: String,
-}
-
-/// Who signs certificates.
-struct Ca(CertifiedIssuer<'static, KeyPair>);
-
 impl Ca {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().expect("a key");
-        Self(CertifiedIssuer::self_signed(params, key).expect("signed"))
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
     /// A pair of this machine, by its serial number.
     fn pair(&self, serial: u8) -> Pair {
         self.pair_until(serial, 2100)
@@ -67,9 +44,7 @@ impl Ca {
         params.serial_number = Some(SerialNumber::from_slice(&[serial]));
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let cert = params.signed_by(&key, &self.0).expect("signed").pem();
-        Pair { cert, key: key.serialize_pem() }
+        self.sign(&params)
     }
 }
 
@@ -463,9 +438,7 @@ async fn a_certificate_is_a_key_or_half_of_one() {
     let stranger = {
         let mut params = CertificateParams::new(["localhost".to_owned()]).expect("names");
         params.not_after = date_time_ymd(2100, 1, 1);
-        let key = KeyPair::generate().expect("a key");
-        let cert = params.signed_by(&key, &clients.0).expect("signed").pem();
-        Pair { cert, key: key.serialize_pem() }
+        clients.sign(&params)
     };
     let anybody = client(&server, &ca, Some(&stranger)).await;
     let new = |name: &str, role: Role| CreateKeyRequest {

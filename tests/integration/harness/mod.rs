@@ -1,11 +1,14 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 
 pub mod bytes_codec;
+pub mod ca;
+pub mod etcd;
 pub mod fake_clock;
 pub mod http;
 pub mod jwks;
 pub mod jwt;
 pub mod process;
+pub mod proxy;
 pub mod raw;
 pub mod terminal;
 pub mod token_issuer;
@@ -69,6 +72,33 @@ pub fn free_address() -> String {
         if TcpListener::bind(&address).is_ok() {
             return address;
         }
+    }
+}
+
+/// Sends a process a signal by name.
+pub fn signal(pid: u32, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status();
+    assert!(sent.expect("kill runs").success());
+}
+
+/// Stops all threads of a process until `CONT`. The kernel delivers the signal to one thread, which
+/// stops the others when it runs next: until then they go on.
+pub fn pause(pid: u32) {
+    signal(pid, "STOP");
+    let threads = format!("/proc/{pid}/task");
+    let is_stopped = |thread: &Path| {
+        let status = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        // The name, in parentheses, may have any character.
+        status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    };
+    let deadline = Instant::now() + raw::WAIT_LIMIT;
+    loop {
+        let mut threads = fs::read_dir(&threads).expect("a process");
+        if threads.all(|thread| is_stopped(&thread.expect("a thread").path())) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the process does not stop");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -151,30 +181,12 @@ impl Server {
 
     /// Sends it a signal by name.
     pub fn signal(&self, name: &str) {
-        let (name, pid) = (format!("-{name}"), self.pid().to_string());
-        let sent = Command::new("kill").args([name, pid]).status().expect("kill runs");
-        assert!(sent.success());
+        signal(self.pid(), name);
     }
 
-    /// Stops all of its threads until `CONT`. The kernel delivers the signal to one thread, which stops
-    /// the others when it runs next: until then they go on.
+    /// Stops all of its threads until `CONT`.
     pub fn pause(&self) {
-        self.signal("STOP");
-        let threads = format!("/proc/{}/task", self.pid());
-        let is_stopped = |thread: &Path| {
-            let status = fs::read_to_string(thread.join("stat")).unwrap_or_default();
-            // The name, in parentheses, may have any character.
-            status.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
-        };
-        let deadline = Instant::now() + raw::WAIT_LIMIT;
-        loop {
-            let mut threads = fs::read_dir(&threads).expect("a process");
-            if threads.all(|thread| is_stopped(&thread.expect("a thread").path())) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the process does not stop");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        pause(self.pid());
     }
 
     /// Asks it to end, and waits.
