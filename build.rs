@@ -1,5 +1,5 @@
-//! Build script: compiles the `.proto` files of the API and of the store's records, and generates the
-//! table of operations from the options of the methods.
+//! Build script: compiles the `.proto` files of the API, of the store's records and of the log of
+//! the replicas, and generates the table of operations from the options of the methods.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -30,7 +30,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .compile_fds_with_config(compiler.file_descriptor_set(), messages)?;
 
-    let records = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
+    let records = ["store", "replica"].map(|name| format!("scopegate/{name}/v1/{name}.proto"));
+    let records = protox::compile(records, ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(records)?;
     Ok(())
 }

@@ -24,6 +24,7 @@ use super::error::Corrupt;
 use super::high_water_mark::{HighWaterMark, MarkState};
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
+use super::replicated::LogPosition;
 use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
@@ -273,6 +274,7 @@ impl Store {
             metrics: Arc::clone(&metrics),
             head,
             chain,
+            position: LogPosition::stored(&*engine, incarnation)?,
             time,
             mark: time,
             durable_mark: Arc::clone(&durable_time),
@@ -362,7 +364,7 @@ impl Store {
     }
 
     /// The writer, until it is started.
-    fn writer(&mut self) -> Option<&mut Writer> {
+    pub(super) fn writer(&mut self) -> Option<&mut Writer> {
         let setup = self.setup.get_mut().unwrap_or_else(PoisonError::into_inner);
         setup.as_mut().map(|(writer, ..)| writer)
     }

@@ -122,7 +122,7 @@ impl FactWrite {
     }
 
     /// The creation revision of the company of this fact, if the company exists.
-    fn company(&self) -> Option<Revision> {
+    pub(super) fn company(&self) -> Option<Revision> {
         match (&self.key, &self.before) {
             (
                 FactKey::Credential(company, _)
