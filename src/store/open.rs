@@ -332,13 +332,15 @@ impl Store {
     /// it was set back, if so (D19).
     ///
     /// # Errors
-    /// The disk failed.
+    /// The disk failed, or the store follows the log of several replicas.
     pub fn accept_clock(
         &mut self,
         now: Timestamp,
         author: Author,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let Some(writer) = self.writer() else { return Err(StoreError::Unavailable) };
+        // The change would be in no entry, so the store would no longer be that of the log.
+        let follows = self.log_position()?.is_some();
+        let writer = self.writer().filter(|_| !follows).ok_or(StoreError::Unavailable)?;
         let (_, before) = writer.reached();
         // All times are whole milliseconds.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);

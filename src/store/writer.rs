@@ -29,7 +29,7 @@ use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 
 /// The limit of commands in one batch.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 /// The limit of last-seen times that one batch writes. sled blocks reads while it applies a batch,
 /// so the times of a whole minute on a large platform must not be one batch.
 const SEEN: usize = 1000;

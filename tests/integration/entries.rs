@@ -24,15 +24,15 @@ use scopegate::store::replicated::head::{Head, HeadState};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
 use scopegate::store::replicated::{LogError, LogPosition};
 use scopegate::store::{
-    self, CommitError, CommitObserver, Fact, FactKey, Incarnation, Outcome, Proposal, Store,
-    StoreError,
+    self, CommitError, CommitObserver, Fact, FactKey, IdempotencyRecord, Incarnation, Outcome,
+    Proposal, RequestKey, ResultDetail, Store, StoreError, WriteResult,
 };
 
 use crate::fixture::{NoListener, Rng};
 use crate::harness::process::alone;
 use crate::power_loss::memory;
 use crate::redb_engine::RedbEngine;
-use crate::store::{catalog, change, company, put};
+use crate::store::{catalog, change, company, in_time, later, put};
 use history::History;
 
 /// What a store has said to its caches and streams.
@@ -353,6 +353,8 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     }
     store.follow_log(&head).expect("it follows");
     assert_eq!(store.follow_log(&head), Err(LogError::Following));
+    let accepted = store.accept_clock(Timestamp::now(), Default::default());
+    assert_eq!(accepted, Err(StoreError::Unavailable), "the change would have no entry");
     drop(store);
     // So it does in the next process, and makes no change that has no entry.
     let replica = Replica::open::<SledEngine>(dir.path(), None);
@@ -414,6 +416,46 @@ fn changes_are_divided_among_entries_of_a_mebibyte() {
     let last = Entry::decode(entries.last().expect("one")).expect("readable");
     assert_eq!(a.position().seq, last.seq);
     assert_eq!(a.position().hash, hash(&entries));
+}
+
+/// A replica may collect garbage later than the one that wrote the entry.
+#[test]
+fn a_request_of_which_the_result_has_expired_is_remembered_anew() {
+    let dir = memory();
+    let at = |name: &str| dir.path().join(name);
+    found::<SledEngine>(&at("a"));
+    copy(&at("a"), &at("b"));
+    copy(&at("a"), &at("c"));
+    let (sender, log) = mpsc::channel();
+    let a = Replica::open::<SledEngine>(&at("a"), Some(sender));
+    let key = RequestKey([7; 32]);
+    let request = |name: &str, hour: i64| {
+        // Longer than a value has in its place.
+        let detail = ResultDetail::Impact(7, name.repeat(10_000));
+        let result = WriteResult { detail, ..WriteResult::default() };
+        let idempotency = Some(IdempotencyRecord { key, body: [1; 32], result });
+        let proposal = creation(name);
+        let change = Change { time: later(hour), ..proposal.change };
+        let committed = a.store.commit(Proposal { change, idempotency, ..proposal });
+        committed.expect("queued").blocking_recv().expect("answered").expect("committed")
+    };
+    request("x", 1);
+    a.store.mark_time(later(26), later(26));
+    assert!(in_time(|| a.store.answered(&key) == Ok(None)), "collected");
+    request("y", 26);
+    let entries: Vec<_> = log.try_iter().collect();
+    let b = Replica::open::<SledEngine>(&at("b"), None);
+    for entry in entries.chunks(1) {
+        b.apply(entry).expect("applied");
+    }
+    let c = Replica::open::<SledEngine>(&at("c"), None);
+    c.apply(&entries).expect("applied");
+    let a = (a.store.answered(&key), a.close::<SledEngine>());
+    for other in [b, c] {
+        other.store.mark_time(later(26), later(26));
+        let answered = other.store.answered(&key);
+        assert_eq!((answered, other.close::<SledEngine>()), a);
+    }
 }
 
 /// The process that is killed: it applies the entries of a file, and writes down how far it is.

@@ -500,7 +500,7 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<Store>) {
 }
 
 /// Waits for what the writer does while it has nothing else to do.
-fn in_time(done: impl Fn() -> bool) -> bool {
+pub fn in_time(done: impl Fn() -> bool) -> bool {
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !done() && std::time::Instant::now() < patience {
         std::thread::yield_now();
@@ -508,7 +508,7 @@ fn in_time(done: impl Fn() -> bool) -> bool {
     done()
 }
 
-fn later(hours: i64) -> Timestamp {
+pub fn later(hours: i64) -> Timestamp {
     Timestamp::from_second(hours * 3_600).expect("a time")
 }
 

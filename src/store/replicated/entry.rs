@@ -20,12 +20,13 @@ use crate::store::decided_change::{DecidedChange, DecidedResult, DecidedWrite};
 use crate::store::engine::{Engine, EngineError};
 use crate::store::error::Corrupt;
 use crate::store::record::{self, moment, stamp};
+use crate::store::writer::BATCH;
 use crate::store::{Fact, FactKey, FactWrite, Incarnation, RequestKey, chunked, key};
 
 /// The limit of the bytes of an entry. etcd takes 1.5 MiB in a request.
 pub const MAX_BYTES: usize = 1 << 20;
-/// The limit of changes in an entry: that of a batch of the writer.
-const MAX_CHANGES: usize = 1000;
+/// The limit of changes in an entry.
+const MAX_CHANGES: usize = BATCH;
 
 /// The changes of one commit.
 #[derive(Debug)]
@@ -206,7 +207,7 @@ impl EntryChange {
         });
         let writes = writes.collect::<Result<_, EngineError>>()?;
         let result = self.result.map(|(key, record)| {
-            let replaced = earlier_result(engine, &key)?;
+            let replaced = earlier_result(builder, engine, &key)?;
             Ok::<_, EngineError>(DecidedResult { key, record, replaced })
         });
         let result = result.transpose()?;
@@ -228,16 +229,35 @@ impl EntryFact {
 
 /// The keys of an earlier result of this request. The replica that wrote the entry has collected the
 /// result after its time; this one may not have yet.
-fn earlier_result(engine: &dyn Engine, request: &RequestKey) -> Result<Vec<Vec<u8>>, EngineError> {
-    let Some(value) = get(engine, &key::reply(request))? else { return Ok(Vec::new()) };
-    let mut keys = chunked::chunks(&value)?;
-    let revision = chunked::revision(&value)?;
-    if let Some(value) = get(engine, &key::change(revision))?
-        && let Some((_, record)) = chunked::read(&value, engine)?
-    {
-        let time = record::decode_change(revision, &record)?.time;
+fn earlier_result(
+    builder: &BatchBuilder,
+    engine: &dyn Engine,
+    request: &RequestKey,
+) -> Result<Vec<Vec<u8>>, EngineError> {
+    let entry_key = key::reply(request);
+    let value = match builder.batch.get(&entry_key) {
+        Some(pending) => pending.map(<[u8]>::to_vec),
+        None => get(engine, &entry_key)?,
+    };
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let (mut keys, revision) = (chunked::chunks(&value)?, chunked::revision(&value)?);
+    if let Some(time) = time_of(builder, engine, revision)? {
         let millisecond = u64::try_from(time.as_millisecond()).unwrap_or(0);
         keys.push(key::reply_time(millisecond, request));
     }
     Ok(keys)
+}
+
+/// The time of an earlier change; `None` if the audit log no longer has the change.
+fn time_of(
+    builder: &BatchBuilder,
+    engine: &dyn Engine,
+    revision: Revision,
+) -> Result<Option<Timestamp>, EngineError> {
+    if let Some(pending) = builder.changes.iter().find(|change| change.revision == revision) {
+        return Ok(Some(pending.time));
+    }
+    let Some(value) = get(engine, &key::change(revision))? else { return Ok(None) };
+    let (_, record) = chunked::read(&value, engine)?.ok_or(Corrupt)?;
+    Ok(Some(record::decode_change(revision, &record)?.time))
 }

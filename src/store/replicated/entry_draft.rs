@@ -2,7 +2,6 @@
 //!
 //! Not here: the commit of the entries to the log.
 
-use blake3::Hash;
 use prost::Message;
 use uuid::Uuid;
 
@@ -70,8 +69,8 @@ impl EntryDraft {
     fn complete(&mut self) {
         if let Some((entry, _)) = self.open.take() {
             let bytes = entry.encode();
-            let (seq, hash): (_, Hash) = (entry.seq, blake3::hash(&bytes));
-            self.position = LogPosition { seq, hash, ..self.position };
+            let hash = blake3::hash(&bytes);
+            self.position = LogPosition { seq: entry.seq, hash, ..self.position };
             self.complete.push(bytes);
         }
     }
