@@ -229,12 +229,12 @@ fn assert_same(a: &BTreeMap<Vec<u8>, Vec<u8>>, b: &BTreeMap<Vec<u8>, Vec<u8>>) {
 
 #[test]
 fn stores_of_one_log_are_the_same_on_sled() {
-    (0..4).for_each(|seed| stores_of_one_log_are_the_same::<SledEngine>(seed, 300));
+    (0..2).for_each(|seed| stores_of_one_log_are_the_same::<SledEngine>(seed, 300));
 }
 
 #[test]
 fn stores_of_one_log_are_the_same_on_another_engine() {
-    (10..12).for_each(|seed| stores_of_one_log_are_the_same::<RedbEngine>(seed, 300));
+    stores_of_one_log_are_the_same::<RedbEngine>(2, 300);
 }
 
 /// Entries of a few changes each, and a store that has applied none of them.
