@@ -287,6 +287,20 @@ fn only_the_next_entry_is_applied() {
         ),
         (edited(|entry| entry.seq = 0), LogError::Unreadable { format: 1 }),
         (edited(|entry| entry.first_revision = Revision(9)), LogError::Unreadable { format: 1 }),
+        (
+            {
+                let mut entry = Entry::decode(&entries[1]).expect("readable");
+                (entry.seq, entry.prev) = (1, start.hash);
+                vec![entry.encode()]
+            },
+            LogError::Revision {
+                log: Entry::decode(&entries[1]).expect("readable").first_revision,
+                store: Revision(1),
+            },
+        ),
+        // A chain, field 15, is added by the store. Field 14 is unknown to this version.
+        (with_change(&entries[0], &[15 << 3 | 2, 1, 7]), LogError::Unreadable { format: 1 }),
+        (with_change(&entries[0], &[14 << 3, 7]), LogError::Unreadable { format: 1 }),
         // Of a field that is repeated, the last value counts. Field 7 is the format.
         (vec![[&entries[0][..], &[7 << 3, 9]].concat()], LogError::Format { needs: 9 }),
         // Field 8 are the changes. This one has no time.
@@ -297,6 +311,17 @@ fn only_the_next_entry_is_applied() {
         assert_eq!(follower.apply(&entries), Err(error));
         assert!(is_at(follower, start, 0));
     }
+    follower.apply(&with_change(&entries[0], &[])).expect("applied");
+}
+
+/// An entry with one more change: a record with its time, its kind and these bytes.
+fn with_change(entry: &[u8], end: &[u8]) -> Vec<Vec<u8>> {
+    let field = |number: u8, content: &[u8]| {
+        let length = u8::try_from(content.len()).expect("short");
+        [&[number << 3 | 2, length], content].concat()
+    };
+    let record = [&field(1, &[]), &field(5, b"PutUser"), end].concat();
+    vec![[entry, &field(8, &field(2, &record))].concat()]
 }
 
 #[test]
