@@ -1,6 +1,6 @@
-//! Build script: compiles the `.proto` files of the API, of the store's records and of the part of
-//! etcd's API that scopegate calls, and generates the table of operations from the options of the
-//! methods.
+//! Build script: compiles the `.proto` files of the API, of the store's records, of the log of the
+//! replicas and of the part of etcd's API that scopegate calls, and generates the table of operations
+//! from the options of the methods.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .compile_fds_with_config(compiler.file_descriptor_set(), messages)?;
 
-    let records = protox::compile(["scopegate/store/v1/store.proto"], ["proto"])?;
+    let records = ["store", "replica"].map(|name| format!("scopegate/{name}/v1/{name}.proto"));
+    let records = protox::compile(records, ["proto"])?;
     tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(records)?;
 
     // Values are shared with the message that was received, not copied out of it.

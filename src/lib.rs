@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | [`policy`] | the domain: scopes, companies, credentials, catalog, decision; pure, without I/O or clock |
 //! | [`metrics`] | counters, gauges, histograms, memory budgets and the supervisor of threads |
-//! | [`store`] | facts, indexes and the change log, committed as one; below it an engine, `store::engine` |
+//! | [`store`] | facts, indexes and the change log, committed as one; `store::replicated` for the log of several replicas; below it an engine, `store::engine` |
 //! | [`authority`] | admission, sessions, transactions, checks, caches, queries, change streams, errors as data |
 //! | [`wire`] | the conversion between protobuf and domain types, and the table of operations |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
@@ -66,6 +66,7 @@
 //! | reported is kept, removed as believed, kept ≤ decides | `authority/clock.rs` |
 //! | durable before known | `store.rs` |
 //! | one order | `store/decide.rs` |
+//! | one log | `store/replicated.rs` |
 //! | kept is on the disk | `store/apply.rs` |
 //! | nothing outside the checksum | `store/checksum.rs` |
 //! | counts are keys | `store/usage.rs` |

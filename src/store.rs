@@ -4,7 +4,8 @@
 //! the facts that it writes. The store commits a proposal only if its preconditions hold after all
 //! earlier changes, those of the same batch included. Reads go to the engine directly (`reads`). All
 //! writes go through one thread (`writer`), which decides on many proposals (`decide`) and applies
-//! them with one sync (`apply`). Below is the [`engine`]: ordered bytes, and what makes them durable.
+//! them with one sync (`apply`). A store may also follow the log of several replicas
+//! ([`replicated`]). Below is the [`engine`]: ordered bytes, and what makes them durable.
 //!
 //! INVARIANT (durable before known): the store reports a revision to the [`CommitObserver`] and
 //! to the caller of [`Store::commit`] only when a crash can no longer erase it.
@@ -20,6 +21,7 @@ mod chunked;
 mod command_queue;
 pub(crate) mod data_dir;
 mod decide;
+mod decided_change;
 mod disk_space;
 pub mod engine;
 mod error;

@@ -22,6 +22,7 @@ use super::checksum::{self, StoreChecksum};
 use super::engine::{Engine, EngineError, WriteBatch};
 use super::high_water_mark::HighWaterMark;
 use super::key::Tombstone;
+use super::replicated::LogPosition;
 use super::usage::SharedUsage;
 use super::{CommitObserver, Fact, FactKey, StoreMetrics, key};
 use crate::policy::keyring::Keyring;
@@ -37,6 +38,8 @@ pub(super) struct AppliedState {
     pub(super) head: Revision,
     /// The chain up to the head.
     pub(super) chain: Chain,
+    /// The last entry of the replicas' log, if the store follows one.
+    pub(super) position: Option<LogPosition>,
     /// The time of the last change: none is earlier (D19).
     pub(super) time: Timestamp,
     /// The time mark, which is ahead of the clock.
@@ -55,6 +58,7 @@ impl AppliedState {
         BatchBuilder {
             head: self.head,
             chain: self.chain,
+            position: self.position,
             time: self.time,
             mark: self.mark,
             ..BatchBuilder::default()
@@ -70,6 +74,9 @@ impl AppliedState {
     ) -> Result<Vec<Tombstone>, EngineError> {
         builder.batch.insert(key::HEAD, builder.head.0.to_be_bytes());
         builder.batch.insert(key::CHAIN, builder.chain.bytes());
+        if let Some(position) = builder.position {
+            builder.batch.insert(key::LOG_POSITION, position.bytes());
+        }
         let mark = u64::try_from(builder.mark.as_millisecond()).unwrap_or(0);
         builder.batch.insert(key::TIME, mark.to_be_bytes());
         let changed = builder.head > self.head;
@@ -92,6 +99,7 @@ impl AppliedState {
         }
         (self.head, self.chain) = (builder.head, builder.chain);
         (self.time, self.mark) = (builder.time, builder.mark);
+        self.position = builder.position;
         self.durable_mark.store(self.mark.as_millisecond(), Ordering::Release);
         self.feeds.send(builder.batch);
         if changed {

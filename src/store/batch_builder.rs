@@ -1,6 +1,7 @@
 //! BatchBuilder: collects the keys and values of one batch.
 //!
-//! Not here: whether a proposal may be added; see `decide`.
+//! Not here: whether a change may be added; see `decide`, and `replicated` for changes of other
+//! replicas.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,8 +9,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::chain::Chain;
-use super::engine::WriteBatch;
+use super::decide::get;
+use super::decided_change::{DecidedChange, DecidedResult, DecidedWrite};
+use super::engine::{Engine, EngineError, WriteBatch};
+use super::error::Corrupt;
 use super::key::Tombstone;
+use super::replicated::LogPosition;
 use super::usage::Pending;
 use super::{
     Fact, FactKey, FactKind, FactWrite, Minute, Outcome, RequestKey, chunked, key, record,
@@ -30,6 +35,9 @@ pub(super) struct BatchBuilder {
     pub(super) time: Timestamp,
     pub(super) mark: Timestamp,
     pub(super) chain: Chain,
+    /// The position in the log of the replicas after the batch, if the store has one.
+    pub(super) position: Option<LogPosition>,
+    /// The number of values that the last change has so far.
     pub(super) values: u32,
     /// Its approximate size in bytes.
     pub(super) bytes: u64,
@@ -55,15 +63,86 @@ impl BatchBuilder {
         }
     }
 
-    pub(super) fn value(&mut self, entry_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
+    /// The revision of a fact before the next change; `None` if there is no such fact.
+    pub(super) fn current_revision(
+        &self,
+        engine: &dyn Engine,
+        key: &FactKey,
+    ) -> Result<Option<Revision>, EngineError> {
+        if let Some(outcome) = self.outcomes.get(key) {
+            return Ok(outcome.fact.is_some().then_some(outcome.since));
+        }
+        Ok(match get(engine, &key.bytes())? {
+            Some(value) => Some(chunked::revision(&value)?),
+            None => None,
+        })
+    }
+
+    /// The chunks of a fact's value before the next change.
+    pub(super) fn chunks(
+        &self,
+        engine: &dyn Engine,
+        key: &FactKey,
+    ) -> Result<Vec<Vec<u8>>, EngineError> {
+        let entry_key = key.bytes();
+        if let Some(chunks) = self.chunks.get(&entry_key) {
+            return Ok(chunks.clone());
+        }
+        Ok(match get(engine, &entry_key)? {
+            Some(value) => chunked::chunks(&value)?,
+            None => vec![],
+        })
+    }
+
+    /// A fact before the next change.
+    pub(super) fn fact(
+        &self,
+        engine: &dyn Engine,
+        key: &FactKey,
+    ) -> Result<Option<Fact>, EngineError> {
+        if let Some(outcome) = self.outcomes.get(key) {
+            return Ok(outcome.fact.clone());
+        }
+        let Some(value) = get(engine, &key.bytes())? else { return Ok(None) };
+        let (revision, bytes) = chunked::read(&value, engine)?.ok_or(Corrupt)?;
+        Ok(Some(record::decode(key, revision, &bytes)?))
+    }
+
+    /// Adds a change: its facts, their index entries, what it makes garbage, its record in the log
+    /// and the result of its request. Every store that adds the same changes has the same entries.
+    pub(super) fn add(&mut self, decided: DecidedChange) {
+        let (account, bytes) = (decided.account(), self.bytes);
+        let DecidedChange { writes, change, record, result } = decided;
+        let (revision, time) = (change.revision, change.time);
+        self.usage.add_writes(writes.iter().map(|decided| &decided.write));
+        for chunk in writes.iter().flat_map(|decided| &decided.replaced) {
+            self.batch.remove(chunk.clone());
+        }
+        (self.head, self.values) = (revision, 0);
+        for DecidedWrite { write, record, .. } in writes {
+            self.write(write, &record, revision);
+        }
+        self.change(change, record);
+        if let Some(DecidedResult { key, record, replaced }) = result {
+            replaced.into_iter().for_each(|old| self.batch.remove(old));
+            self.value(key::reply(&key), revision, &record);
+            let millisecond = u64::try_from(time.as_millisecond()).unwrap_or(0);
+            self.bytes += ENTRY;
+            self.batch.insert(key::reply_time(millisecond, &key), []);
+            self.replies.insert(key);
+        }
+        self.usage.add_bytes(account, time, self.bytes.saturating_sub(bytes));
+    }
+
+    fn value(&mut self, entry_key: Vec<u8>, revision: Revision, bytes: &[u8]) {
         self.values += 1;
         self.bytes += ENTRY + bytes.len() as u64;
         chunked::put(&mut self.batch, entry_key, revision, self.values, bytes);
     }
 
-    /// Adds a change, which has its revision and time, to the log.
-    pub(super) fn change(&mut self, change: Change) {
-        let bytes = record::encode_chained(&change, &mut self.chain);
+    /// Adds a change, which has its revision and time, to the log. `record` is without its chain.
+    pub(super) fn change(&mut self, change: Change, record: Vec<u8>) {
+        let bytes = record::chained(record, &mut self.chain);
         self.value(key::change(change.revision), change.revision, &bytes);
         if let Some(company) = &change.company {
             self.bytes += ENTRY;
@@ -72,11 +151,9 @@ impl BatchBuilder {
         self.changes.push(change);
     }
 
-    pub(super) fn write(&mut self, write: FactWrite, revision: Revision) {
-        let FactWrite { key, before, mut after } = write;
-        if let Some(fact) = &mut after {
-            fact.stamp(revision, self.time);
-        }
+    /// Adds the write of a fact, with the fact's record.
+    fn write(&mut self, write: FactWrite, record: &[u8], revision: Revision) {
+        let FactWrite { key, before, after } = write;
         self.index(before.as_ref(), after.as_ref());
         if let (Some(Fact::Company(company)), None) = (&before, &after) {
             self.add_tombstone(Tombstone::Company(company.created_at));
@@ -88,13 +165,13 @@ impl BatchBuilder {
             self.batch.remove(key::seen(credential.created_at));
             for secret in &credential.secrets {
                 // A secret is small enough to have no chunks.
-                self.put(FactKey::Secret(credential.company, secret.clone()), None, revision);
-                self.put(FactKey::SecretOwner(secret.clone()), None, revision);
+                self.remove(FactKey::Secret(credential.company, secret.clone()), revision);
+                self.remove(FactKey::SecretOwner(secret.clone()), revision);
             }
             self.add_tombstone(Tombstone::Credential(credential.company, credential.created_at));
         }
         if let (FactKey::Secret(_, id), None) = (&key, &after) {
-            self.put(FactKey::SecretOwner(id.clone()), None, revision);
+            self.remove(FactKey::SecretOwner(id.clone()), revision);
         }
         let company = match &key {
             // A revocation of tokens changes neither the grants nor the state of the credential.
@@ -103,10 +180,14 @@ impl BatchBuilder {
             }
             _ => None,
         };
-        self.put(key, after, revision);
+        match after {
+            Some(fact) => self.put(key, fact, record, revision),
+            None => self.remove(key, revision),
+        }
         if let Some(company) = company {
             let impact = Arc::new(ImpactRevision { company, revision });
-            self.put(impact.key(), Some(impact.into_fact()), revision);
+            // Its record is empty.
+            self.put(impact.key(), impact.into_fact(), &[], revision);
         }
     }
 
@@ -115,27 +196,25 @@ impl BatchBuilder {
         self.tombstones.push(tombstone);
     }
 
-    fn put(&mut self, key: FactKey, fact: Option<Fact>, revision: Revision) {
+    fn put(&mut self, key: FactKey, fact: Fact, record: &[u8], revision: Revision) {
         let entry_key = key.bytes();
-        match &fact {
-            Some(fact) => {
-                let bytes = record::encode(fact);
-                self.value(entry_key.clone(), revision, &bytes);
-                let chunks = bytes.len().div_ceil(chunked::INLINE);
-                if chunks > 1 {
-                    let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-                    let chunks = (0..chunks).map(|index| key::chunk(revision, self.values, index));
-                    self.chunks.insert(entry_key, chunks.collect());
-                } else {
-                    self.chunks.insert(entry_key, Vec::new());
-                }
+        self.value(entry_key.clone(), revision, record);
+        let chunks = match record.len().div_ceil(chunked::INLINE) {
+            0 | 1 => Vec::new(),
+            chunks => {
+                let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
+                (0..chunks).map(|index| key::chunk(revision, self.values, index)).collect()
             }
-            None => {
-                self.batch.remove(entry_key.clone());
-                self.chunks.insert(entry_key, Vec::new());
-            }
-        }
-        self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact });
+        };
+        self.chunks.insert(entry_key, chunks);
+        self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact: Some(fact) });
+    }
+
+    fn remove(&mut self, key: FactKey, revision: Revision) {
+        let entry_key = key.bytes();
+        self.batch.remove(entry_key.clone());
+        self.chunks.insert(entry_key, Vec::new());
+        self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact: None });
     }
 
     /// Updates the index of holders for a credential's grants.

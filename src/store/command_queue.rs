@@ -4,10 +4,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use blake3::Hash;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::backup::feed::{BackupFeed, FeedId};
+use super::replicated::entry::Entry;
+use super::replicated::{LogError, LogPosition};
 use super::{CommitError, Minute, Proposal, Receipt, StoreError, StoreMetrics};
 use crate::policy::revision::Revision;
 
@@ -29,6 +32,8 @@ pub(super) enum WriterCommand {
     PersistTime(Timestamp, oneshot::Sender<()>),
     /// Write last-seen minutes of credentials.
     Seen(Vec<(Revision, Minute)>),
+    /// Apply entries of the replicas' log, each with its hash.
+    Entries(Vec<(Entry, Hash)>, oneshot::Sender<Result<LogPosition, LogError>>),
     /// Register a backup feed.
     Backup(BackupFeed),
     /// End a backup feed.

@@ -1,22 +1,19 @@
-//! Decide: checks a proposal against everything before it, and adds it to the batch.
+//! Decide: checks a proposal against everything before it, and gives it its revision and time.
 //!
-//! It only reads: the store at its head, and the batch so far. A proposal that is rejected leaves
-//! nothing in the batch.
+//! It only reads: the store at its head, and the batch so far.
 //!
 //! INVARIANT (one order): once the writer runs, revisions are assigned only here, one step each, in
 //! the order of the batch. A proposal is checked against everything before it.
 //!
-//! Not here: how a batch is applied; see `apply`.
+//! Not here: what a change adds to a batch; see `batch_builder`. How a batch is applied; see `apply`.
 
-use super::batch_builder::{BatchBuilder, ENTRY};
+use super::batch_builder::BatchBuilder;
+use super::decided_change::{DecidedChange, DecidedWrite};
 use super::disk_space::{ChangeEffect, Space, SpaceError};
 use super::engine::{Engine, EngineError};
 use super::usage::SharedUsage;
-use super::{
-    CommitError, Fact, FactKey, Outcome, Proposal, Receipt, StoreError, chunked, key, record,
-};
+use super::{CommitError, Fact, FactKey, Outcome, Proposal, StoreError, key, record};
 use crate::policy::keyring::Keyring;
-use crate::policy::revision::Revision;
 
 /// The store at its head.
 pub(super) struct ReadView<'a> {
@@ -28,15 +25,15 @@ pub(super) struct ReadView<'a> {
 }
 
 impl ReadView<'_> {
-    /// Adds a proposal to the batch, if the disk has space for it, its preconditions hold and its
+    /// The next change of the batch, if the disk has space for it, its preconditions hold and its
     /// company is within its quotas.
     pub(super) fn decide(
         &self,
-        builder: &mut BatchBuilder,
+        builder: &BatchBuilder,
         proposal: Proposal,
-    ) -> Result<Receipt, CommitError> {
+    ) -> Result<DecidedChange, CommitError> {
         match self.space.admits(builder.bytes, || ChangeEffect::of(&proposal)) {
-            Ok(()) => self.add(builder, proposal),
+            Ok(()) => self.checked(builder, proposal),
             Err(SpaceError::NearlyFull) => Err(StoreError::NearlyFull.into()),
             Err(SpaceError::KeysOnly) => Err(StoreError::KeysOnly.into()),
             Err(SpaceError::Full) => Err(StoreError::Full.into()),
@@ -62,7 +59,7 @@ impl ReadView<'_> {
         for (key, revision) in
             preconditions.iter().map(|(key, at)| (key, *at)).chain(read_by_writes)
         {
-            if self.current_revision(builder, key)? != revision {
+            if builder.current_revision(self.engine, key)? != revision {
                 return Err(CommitError::Conflict);
             }
         }
@@ -84,79 +81,34 @@ impl ReadView<'_> {
         }
     }
 
-    /// Adds a proposal to the batch, if its preconditions hold and its company is within its
-    /// quotas.
-    fn add(&self, builder: &mut BatchBuilder, proposal: Proposal) -> Result<Receipt, CommitError> {
+    /// The next change of the batch, if its preconditions hold and its company is within its quotas.
+    fn checked(
+        &self,
+        builder: &BatchBuilder,
+        proposal: Proposal,
+    ) -> Result<DecidedChange, CommitError> {
         // Preconditions come first: a create of an existing resource must report that it exists, at
         // any quota.
         self.check_preconditions(builder, &proposal)?;
         let time = builder.time.max(proposal.change.time);
         let within_quotas = self.usage.check(&builder.usage, &proposal, time);
         within_quotas.map_err(StoreError::AtBound)?;
-        // Everything that can fail comes first: a rejected proposal must leave nothing in the
-        // batch.
-        let mut replaced = Vec::new();
-        for write in &proposal.writes {
-            replaced.extend(self.chunks(builder, &write.key)?);
-        }
-        replaced.into_iter().for_each(|chunk| builder.batch.remove(chunk));
-        let (account, before) = (proposal.account(), builder.bytes);
-        builder.usage.add_steps(&proposal);
         let Proposal { writes, mut change, idempotency, .. } = proposal;
         let revision = builder.head.next();
-        builder.head = revision;
-        builder.time = time;
-        builder.mark = builder.mark.max(builder.time);
+        let writes = writes.into_iter().map(|write| {
+            let replaced = builder.chunks(self.engine, &write.key)?;
+            Ok(DecidedWrite::new(write, replaced, revision, time))
+        });
+        let writes = writes.collect::<Result<_, EngineError>>()?;
         (change.revision, change.time) = (revision, time);
-        for write in writes {
-            builder.write(write, revision);
-        }
-        let receipt = Receipt { revision, time };
-        builder.change(change);
-        if let Some(idempotency) = idempotency {
-            let bytes = record::encode_result(idempotency.body, idempotency.result);
-            builder.value(key::reply(&idempotency.key), revision, &bytes);
-            let millisecond = u64::try_from(receipt.time.as_millisecond()).unwrap_or(0);
-            builder.bytes += ENTRY;
-            builder.batch.insert(key::reply_time(millisecond, &idempotency.key), []);
-            builder.replies.insert(idempotency.key);
-        }
-        let bytes = builder.bytes.saturating_sub(before);
-        builder.usage.add_bytes(account, time, bytes);
-        Ok(receipt)
-    }
-
-    /// The revision of a fact before the next proposal.
-    fn current_revision(
-        &self,
-        builder: &BatchBuilder,
-        key: &FactKey,
-    ) -> Result<Option<Revision>, EngineError> {
-        if let Some(outcome) = builder.outcomes.get(key) {
-            return Ok(outcome.fact.is_some().then_some(outcome.since));
-        }
-        Ok(match get(self.engine, &key.bytes())? {
-            Some(value) => Some(chunked::revision(&value)?),
-            None => None,
-        })
-    }
-
-    /// The chunks of a fact's value before the next proposal.
-    fn chunks(&self, builder: &BatchBuilder, key: &FactKey) -> Result<Vec<Vec<u8>>, EngineError> {
-        let entry_key = key.bytes();
-        if let Some(chunks) = builder.chunks.get(&entry_key) {
-            return Ok(chunks.clone());
-        }
-        Ok(match get(self.engine, &entry_key)? {
-            Some(value) => chunked::chunks(&value)?,
-            None => vec![],
-        })
+        let record = record::encode_change(&change);
+        Ok(DecidedChange { writes, change, record, result: idempotency.map(Into::into) })
     }
 }
 
 /// The value of a key. A panic of the engine continues here: it ends the writer, as a failed sync does,
 /// because a change may not be decided on what the engine holds afterwards.
-fn get(engine: &dyn Engine, entry_key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+pub(super) fn get(engine: &dyn Engine, entry_key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
     match engine.get(entry_key) {
         Err(EngineError::Panicked(error)) => std::panic::resume_unwind(error),
         read => read,

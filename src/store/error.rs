@@ -36,6 +36,13 @@ pub enum StoreError {
     /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
     AtBound(Reached),
+    /// The change has this many bytes, and an entry of the replicas' log has no room for them.
+    #[error(
+        "the change has {0} bytes, and one entry of the log of the replicas has at most {limit}: \
+         make several smaller changes",
+        limit = super::replicated::entry::MAX_BYTES
+    )]
+    EntryTooLarge(usize),
     /// The disk failed, or the store is closed. No more changes are acknowledged.
     #[error("the store cannot answer")]
     Unavailable,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use equivalent::Equivalent;
 use jiff::Timestamp;
 
-use super::key::Key;
+use super::key::{Key, KeyPart};
 use crate::policy::catalog::Catalog;
 use crate::policy::company::{Company, ImpactRevision as Impact};
 use crate::policy::consent::{Consent, Parties};
@@ -88,6 +88,16 @@ macro_rules! facts {
                         Key::table($table) $($(.part($part))+)? .into_bytes()
                     })+
                 }
+            }
+
+            /// The key that has these bytes in the engine; `None` if no kind of fact has such a key.
+            pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                let (table, mut rest) = bytes.split_first()?;
+                let key = match *table {
+                    $($table => Self::$kind $(($(<$type>::read(&mut rest)?),+))?,)+
+                    _ => return None,
+                };
+                rest.is_empty().then_some(key)
             }
         }
 
@@ -188,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_and_borrowed_key_have_the_same_hash() {
+    fn a_key_has_one_hash_and_is_read_back_from_its_bytes() {
         let company = CompanyId::parse("acme").expect("an id");
         let credential = CredentialId::parse("hr").expect("an id");
         let user = UserId::parse("ada").expect("an id");
@@ -210,6 +220,11 @@ mod tests {
         ] {
             assert_eq!(state.hash_one(key), state.hash_one(key.to_key()), "{key:?}");
             assert!(key.equivalent(&key.to_key()));
+            let bytes = key.to_key().bytes();
+            assert_eq!(FactKey::from_bytes(&bytes), Some(key.to_key()));
+            assert_ne!(FactKey::from_bytes(&[&bytes, &b" "[..]].concat()), Some(key.to_key()));
         }
+        assert_eq!(FactKey::from_bytes(b""), None);
+        assert_eq!(FactKey::from_bytes(b"Mhead"), None, "the key of no fact");
     }
 }

@@ -6,14 +6,12 @@
 //!
 //! Not here: which parts the key of a fact has; see `fact`.
 
-use std::borrow::Borrow;
-
 use super::quota::Quota;
 use super::{FactKind, RequestKey};
 use crate::policy::company::Company;
 use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
-use crate::policy::id::{CompanyId, CredentialId, Name};
+use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::revision::Revision;
 use crate::policy::scope::ScopeId;
 use crate::policy::secret::{Secret, SecretOwner};
@@ -49,6 +47,8 @@ pub(super) const RESTORED: &[u8] = b"Mrestored";
 
 /// The store checksum.
 pub(super) const CHECKSUM: &[u8] = b"Mtally";
+/// The position in the log of the replicas. Only the store of a replica has one.
+pub(super) const LOG_POSITION: &[u8] = b"Mlog";
 /// The last revision whose change garbage collection removed.
 pub(super) const COMPACTED: &[u8] = b"Mtrimmed";
 
@@ -105,26 +105,50 @@ impl Key {
 }
 
 /// A part of the key of a fact.
-pub(super) trait KeyPart {
+pub(super) trait KeyPart: Sized {
     /// Appends the part to a key.
     fn append(&self, key: &mut Vec<u8>);
+    /// Reads the part from the start of the rest of a key, and moves the rest behind it.
+    fn read(rest: &mut &[u8]) -> Option<Self>;
 }
 
-impl<Id: Borrow<str>> KeyPart for Id {
-    fn append(&self, key: &mut Vec<u8>) {
-        key.extend(self.borrow().as_bytes());
-    }
+/// An id runs to the end of the key.
+macro_rules! ids {
+    ($($id:ident)+) => {
+        $(impl KeyPart for $id {
+            fn append(&self, key: &mut Vec<u8>) {
+                key.extend(self.as_str().as_bytes());
+            }
+
+            fn read(rest: &mut &[u8]) -> Option<Self> {
+                Self::parse(std::str::from_utf8(std::mem::take(rest)).ok()?).ok()
+            }
+        })+
+    };
 }
+
+ids! { CompanyId CredentialId UserId Name }
 
 impl KeyPart for Revision {
     fn append(&self, key: &mut Vec<u8>) {
         key.extend(self.0.to_be_bytes());
+    }
+
+    fn read(rest: &mut &[u8]) -> Option<Self> {
+        let (number, behind) = rest.split_first_chunk::<8>()?;
+        *rest = behind;
+        Some(Self(u64::from_be_bytes(*number)))
     }
 }
 
 impl KeyPart for Parties {
     fn append(&self, key: &mut Vec<u8>) {
         [self.company, self.user, self.credential].iter().for_each(|part| part.append(key));
+    }
+
+    fn read(rest: &mut &[u8]) -> Option<Self> {
+        let mut next = || Revision::read(rest);
+        Some(Self { company: next()?, user: next()?, credential: next()? })
     }
 }
 
@@ -353,7 +377,7 @@ mod tests {
         tables.sort_unstable();
         tables.dedup();
         assert_eq!(tables.len(), count);
-        for meta in [INCARNATION, HEAD, CHAIN, TIME, COMPACTED] {
+        for meta in [INCARNATION, HEAD, CHAIN, TIME, LOG_POSITION, COMPACTED] {
             assert_eq!(meta[0], SCHEMA[0]);
         }
     }

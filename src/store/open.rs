@@ -24,6 +24,7 @@ use super::error::Corrupt;
 use super::high_water_mark::{HighWaterMark, MarkState};
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
+use super::replicated::LogPosition;
 use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
@@ -273,6 +274,7 @@ impl Store {
             metrics: Arc::clone(&metrics),
             head,
             chain,
+            position: LogPosition::stored(&*engine, incarnation)?,
             time,
             mark: time,
             durable_mark: Arc::clone(&durable_time),
@@ -332,13 +334,15 @@ impl Store {
     /// it was set back, if so (D19).
     ///
     /// # Errors
-    /// The disk failed.
+    /// The disk failed, or the store follows the log of several replicas.
     pub fn accept_clock(
         &mut self,
         now: Timestamp,
         author: Author,
     ) -> Result<Option<Timestamp>, StoreError> {
-        let Some(writer) = self.writer() else { return Err(StoreError::Unavailable) };
+        // The change would be in no entry, so the store would no longer be that of the log.
+        let follows = self.log_position()?.is_some();
+        let writer = self.writer().filter(|_| !follows).ok_or(StoreError::Unavailable)?;
         let (_, before) = writer.reached();
         // All times are whole milliseconds.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
@@ -365,7 +369,7 @@ impl Store {
     }
 
     /// The writer, until it is started.
-    fn writer(&mut self) -> Option<&mut Writer> {
+    pub(super) fn writer(&mut self) -> Option<&mut Writer> {
         let setup = self.setup.get_mut().unwrap_or_else(PoisonError::into_inner);
         setup.as_mut().map(|(writer, ..)| writer)
     }

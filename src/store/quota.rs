@@ -123,6 +123,19 @@ pub(super) struct ByteAccount {
     pub(super) of_clients: bool,
 }
 
+impl ByteAccount {
+    /// The account of a change with these writes; `None` if it creates the company, or if the facts belong
+    /// to no company. Revocations by clients of a company have an account of their own: a client could end
+    /// the changes of its company's administrators for the day.
+    pub(super) fn of<'a>(
+        mut writes: impl Iterator<Item = &'a FactWrite>,
+        kind: ChangeKind,
+    ) -> Option<Self> {
+        let company = writes.find_map(FactWrite::company)?;
+        Some(Self { company, of_clients: kind == ChangeKind::RevokeToken })
+    }
+}
+
 impl FactWrite {
     /// The company and the quota whose count the write changes, and by how much.
     pub(super) fn moves(&self) -> Option<(Revision, Quota, i64)> {
@@ -132,7 +145,7 @@ impl FactWrite {
     }
 
     /// The creation revision of the company of this fact, if the company exists.
-    fn company(&self) -> Option<Revision> {
+    pub(super) fn company(&self) -> Option<Revision> {
         match (&self.key, &self.before) {
             (
                 FactKey::Credential(company, _)
@@ -162,12 +175,8 @@ impl FactWrite {
 }
 
 impl Proposal {
-    /// The account whose bytes of the day the proposal uses; `None` if it creates the company, or if the
-    /// facts belong to no company. Revocations by clients of a company have an account of their own: a client
-    /// could end the changes of its company's administrators for the day.
+    /// The account whose bytes of the day the proposal uses.
     pub(super) fn account(&self) -> Option<ByteAccount> {
-        let company = self.writes.iter().find_map(FactWrite::company)?;
-        let of_clients = self.change.kind == ChangeKind::RevokeToken;
-        Some(ByteAccount { company, of_clients })
+        ByteAccount::of(self.writes.iter(), self.change.kind)
     }
 }

@@ -415,14 +415,14 @@ fn decode_signing_key(record: SigningKeyRecord) -> Result<SigningKey, Corrupt> {
     })
 }
 
-/// Encodes a change with the chain up to it. `chain` is the one before, and becomes that up to it.
-pub(super) fn encode_chained(change: &Change, chain: &mut Chain) -> Vec<u8> {
-    let mut bytes = encode_change(change);
-    *chain = chain.next(&bytes);
+/// The record of a change, with the chain up to it. `chain` is the one before, and becomes that up
+/// to it.
+pub(super) fn chained(mut record: Vec<u8>, chain: &mut Chain) -> Vec<u8> {
+    *chain = chain.next(&record);
     // The chain is at the end. The bytes before it are the record without its chain.
     let chain = ChangeRecord { chain: chain.bytes().to_vec(), ..ChangeRecord::default() };
-    bytes.extend(chain.encode_to_vec());
-    bytes
+    record.extend(chain.encode_to_vec());
+    record
 }
 
 /// Encodes a change without its chain.

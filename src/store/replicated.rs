@@ -1,6 +1,137 @@
-//! Replicated: what several replicas of one store share in etcd.
+//! Replicated: the log of entries that several replicas share, and how a store follows it.
 //!
-//! Not here yet: the log of changes, the sessions of replicas, and the barrier. So far this is the
-//! client of etcd alone.
+//! A replica writes each batch of its own changes as an [`Entry`], and applies the entries of all
+//! replicas in the order of the log. An entry has the facts after its changes, not the calls that made
+//! them. A replica stores the same bytes and decides nothing again. The store keeps its
+//! [`LogPosition`] in the batch that applies an entry.
+//!
+//! INVARIANT (one log): an entry is applied only directly after the entry whose hash it has, to a
+//! store of its incarnation, and whole or not at all.
+//!
+//! Not here: who orders the entries, who may write them, and when a change is acknowledged.
 
+pub mod entry;
+mod entry_draft;
 pub mod etcd;
+pub mod head;
+mod log_error;
+mod log_position;
+pub mod member_record;
+
+use std::sync::mpsc;
+
+use blake3::Hash;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+pub(in crate::store) use self::entry_draft::EntryDraft;
+pub use self::log_error::LogError;
+pub use self::log_position::LogPosition;
+use super::command_queue::WriterCommand;
+use super::engine::EngineError;
+use super::error::Corrupt;
+use super::{Store, StoreError};
+use entry::Entry;
+use head::{Head, HeadState};
+
+/// The latest format of entries that this program reads, and the one that it writes.
+pub const FORMAT: u32 = 1;
+
+/// The position of a store after it has applied entries.
+pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
+
+mod proto {
+    include!(concat!(env!("OUT_DIR"), "/scopegate.replica.v1.rs"));
+}
+
+impl Store {
+    /// The last entry that was applied; `None` if the store follows no log. It may not be durable
+    /// yet; see [`before_apply`](super::CommitObserver::before_apply).
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    pub fn log_position(&self) -> Result<Option<LogPosition>, StoreError> {
+        Ok(LogPosition::stored(&*self.engine, self.incarnation)?)
+    }
+
+    /// Makes the store follow a log from this head on. Call it before the writer is started.
+    ///
+    /// # Errors
+    /// The head is not the state of this store, its log is closed, or the store follows a log
+    /// already.
+    pub fn follow_log(&mut self, head: &Head) -> Result<(), LogError> {
+        if head.format > FORMAT {
+            return Err(LogError::Format { needs: head.format });
+        }
+        if head.state != HeadState::Open {
+            return Err(LogError::Closed);
+        }
+        if head.incarnation != self.incarnation {
+            let (log, store) = (head.incarnation, self.incarnation);
+            return Err(LogError::Incarnation { log, store });
+        }
+        if self.log_position()?.is_some() {
+            return Err(LogError::Following);
+        }
+        let position =
+            LogPosition { incarnation: head.incarnation, seq: head.seq, hash: head.hash };
+        let writer = self.writer().ok_or(StoreError::Unavailable)?;
+        let (store, _) = writer.reached();
+        if head.revision != store {
+            return Err(LogError::Revision { log: head.revision, store });
+        }
+        writer.set_log_position(position).map_err(StoreError::from)?;
+        Ok(())
+    }
+
+    /// Sends each entry of own changes to `entries`, before the changes are applied. Call it before
+    /// the writer is started. Without it, a store that follows a log makes no changes of its own.
+    #[must_use]
+    pub fn sending_entries(mut self, entries: mpsc::Sender<Vec<u8>>) -> Self {
+        if let Some(writer) = self.writer() {
+            writer.send_entries(entries);
+        }
+        self
+    }
+
+    /// Applies these entries, which follow the last one, as one batch. `last` is the hash of the last
+    /// of them, by the head of the log or by the entry behind it. The receiver resolves when they are
+    /// durable and published; on an error none was applied.
+    ///
+    /// # Errors
+    /// An entry cannot be read, or is not the one of that hash; or the queue is full, or the store
+    /// has stopped.
+    pub fn apply_entries(
+        &self,
+        entries: &[impl AsRef<[u8]>],
+        last: Hash,
+    ) -> Result<AppliedEntries, LogError> {
+        let decode = |bytes: &[u8]| Ok((Entry::decode(bytes)?, blake3::hash(bytes)));
+        let entries = entries.iter().map(|entry| decode(entry.as_ref()));
+        let entries = entries.collect::<Result<Vec<_>, LogError>>()?;
+        if let Some((entry, hash)) = entries.last()
+            && *hash != last
+        {
+            return Err(LogError::History(entry.seq));
+        }
+        let (reply, applied) = oneshot::channel();
+        self.commands.queue(WriterCommand::Entries(entries, reply))?;
+        Ok(applied)
+    }
+}
+
+impl From<EngineError> for LogError {
+    fn from(error: EngineError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// The random id of these bytes.
+fn uuid(bytes: &[u8]) -> Result<Uuid, Corrupt> {
+    Uuid::from_slice(bytes).map_err(|_| Corrupt)
+}
+
+/// The hash of these bytes.
+fn hash(bytes: &[u8]) -> Result<Hash, Corrupt> {
+    Hash::from_slice(bytes).map_err(|_| Corrupt)
+}

@@ -352,19 +352,22 @@ fn finish(
     };
     let mut last = WriteBatch::default();
     // A backup of a schema without chains has none; the upgrade begins one.
+    let change = record::encode_change(&change);
     let change = match engine.get(key::CHAIN)? {
         Some(chain) => {
             let chain = Chain::from_bytes(&chain).ok_or(Unusable::Damaged)?;
             let mut chain = chain.restored(incarnation);
-            let change = record::encode_chained(&change, &mut chain);
+            let change = record::chained(change, &mut chain);
             last.insert(key::CHAIN, chain.bytes());
             change
         }
-        None => record::encode_change(&change),
+        None => change,
     };
     chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
+    // A restored store follows no log: that of the backup has another incarnation.
+    last.remove(key::LOG_POSITION);
     // A signing key that was deleted after the backup must not become valid again. The restore ends all own
     // tokens, so no key is missed; a server that issues tokens makes a new one.
     let signing_keys = FactKey::SigningKeys.bytes();

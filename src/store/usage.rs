@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 
 use super::quota::{ByteAccount, Quota, Quotas, Reached};
-use super::{Proposal, key};
+use super::{FactWrite, Proposal, key};
 use crate::policy::revision::Revision;
 
 /// The seconds of a day.
@@ -105,9 +105,9 @@ impl WrittenBytes {
 }
 
 impl Pending {
-    /// Adds a proposal's writes.
-    pub(super) fn add_steps(&mut self, proposal: &Proposal) {
-        for (company, quota, by) in proposal.writes.iter().filter_map(|write| write.moves()) {
+    /// Adds the writes of a change.
+    pub(super) fn add_writes<'a>(&mut self, writes: impl Iterator<Item = &'a FactWrite>) {
+        for (company, quota, by) in writes.filter_map(FactWrite::moves) {
             self.moves.by(company, quota, by);
         }
     }

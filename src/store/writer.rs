@@ -9,26 +9,29 @@
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::Instant;
 
+use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
 
 use super::apply::AppliedState;
 use super::command_queue::WriterCommand;
 use super::decide::ReadView;
 use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM};
-use super::engine::EngineError;
+use super::engine::{EngineError, WriteBatch};
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
 use super::open::number;
-use super::{CommitError, CommitObserver, FactKey, Minute, Outcome, StoreError, key};
+use super::replicated::entry::Entry;
+use super::replicated::{EntryDraft, LogError, LogPosition};
+use super::{CommitError, CommitObserver, FactKey, Minute, Outcome, StoreError, key, record};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 use crate::policy::token::revoked;
 
 /// The limit of commands in one batch.
-const BATCH: usize = 1000;
+pub(super) const BATCH: usize = 1000;
 /// The limit of last-seen times that one batch writes. sled blocks reads while it applies a batch,
 /// so the times of a whole minute on a large platform must not be one batch.
 const SEEN: usize = 1000;
@@ -46,6 +49,8 @@ pub(super) struct Writer {
     seen: VecDeque<(Revision, Minute)>,
     gc: GarbageCollector,
     group_commit: GroupCommit,
+    /// Where the entries of own changes go, if the store follows the log of replicas.
+    entries: Option<mpsc::Sender<Vec<u8>>>,
     /// The number of batches since the last step of garbage collection.
     batches_since_gc: u32,
 }
@@ -54,8 +59,23 @@ impl Writer {
     pub(super) fn new(state: AppliedState, disk_space: DiskSpace) -> Result<Self, EngineError> {
         let gc = GarbageCollector::of(&*state.engine)?;
         let (seen, group_commit) = (VecDeque::new(), GroupCommit::default());
-        let (believed, batches_since_gc) = (Timestamp::MIN, 0);
-        Ok(Self { state, disk_space, believed, seen, gc, group_commit, batches_since_gc })
+        let (believed, entries, batches_since_gc) = (Timestamp::MIN, None, 0);
+        Ok(Self { state, disk_space, believed, seen, gc, group_commit, entries, batches_since_gc })
+    }
+
+    /// Sends each entry of own changes before the changes are applied.
+    pub(super) fn send_entries(&mut self, entries: mpsc::Sender<Vec<u8>>) {
+        self.entries = Some(entries);
+    }
+
+    /// Makes the store follow a log after this position.
+    pub(super) fn set_log_position(&mut self, position: LogPosition) -> Result<(), EngineError> {
+        let mut batch = WriteBatch::default();
+        batch.insert(key::LOG_POSITION, position.bytes());
+        self.state.apply_unsynced(batch)?;
+        self.state.engine.sync()?;
+        self.state.position = Some(position);
+        Ok(())
     }
 
     /// Lets every change use the space that is reserved for changes that remove access.
@@ -131,7 +151,7 @@ impl Writer {
         observer: &dyn CommitObserver,
     ) -> Result<(), StoreError> {
         let mut replies = Vec::with_capacity(commands.len());
-        let (mut ended_feeds, mut marked) = (Vec::new(), Vec::new());
+        let (mut ended_feeds, mut marked, mut followed) = (Vec::new(), Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.disk_space.measure();
         if space.is_low() {
@@ -139,6 +159,7 @@ impl Writer {
             self.state.note_time(commands.iter().filter_map(WriterCommand::time).max());
         }
         let mut builder = self.state.next_batch();
+        let mut draft = self.state.position.map(EntryDraft::new);
         let view = ReadView {
             engine: &*self.state.engine,
             usage: &self.state.usage,
@@ -166,8 +187,20 @@ impl Writer {
                 WriterCommand::Seen(seen) => self.seen.extend(seen),
                 WriterCommand::Backup(feed) => self.state.feeds.add(feed),
                 WriterCommand::EndBackup(feed) => ended_feeds.push(feed),
+                WriterCommand::Entries(entries, reply) => followed.push((entries, reply)),
                 WriterCommand::Commit(proposal, reply) => {
-                    let receipt = view.decide(&mut builder, *proposal);
+                    let receipt = view.decide(&builder, *proposal).and_then(|decided| {
+                        if let Some(draft) = &mut draft {
+                            // Without its entry, an own change must not be applied.
+                            self.entries.as_ref().ok_or(StoreError::Unavailable)?;
+                            draft.push(&decided)?;
+                        }
+                        let receipt = decided.receipt();
+                        builder.time = receipt.time;
+                        builder.mark = builder.mark.max(receipt.time);
+                        builder.add(decided);
+                        Ok(receipt)
+                    });
                     replies.push((reply, receipt));
                 }
             }
@@ -180,13 +213,18 @@ impl Writer {
         builder.last_seen(self.seen.drain(..step));
         let state = &mut self.state;
         if builder.head > state.head || builder.mark > state.mark || builder.other {
-            match state.apply(builder, observer) {
+            let (entries, position) = draft.map(EntryDraft::finish).unzip();
+            builder.position = position;
+            let mut entries = entries.into_iter().flatten();
+            let sent = entries.try_for_each(|entry| self.entries.as_ref()?.send(entry).ok());
+            let applied = sent.ok_or(StoreError::Unavailable);
+            match applied.and_then(|()| Ok(state.apply(builder, observer)?)) {
                 Ok(tombstones) => self.gc.add(tombstones),
                 Err(error) => {
                     for (reply, _) in replies {
                         reply.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
                     }
-                    return Err(error.into());
+                    return Err(error);
                 }
             }
         } else {
@@ -215,7 +253,38 @@ impl Writer {
             }
             reply.send(receipt).ok();
         }
+        for (entries, reply) in followed {
+            reply.send(self.follow(entries, observer)?).ok();
+        }
         Ok(())
+    }
+
+    /// Applies entries of the log as one batch, if they follow the last one. They raise neither the
+    /// time nor the time mark of this store: the clock of another replica may be wrong.
+    fn follow(
+        &mut self,
+        entries: Vec<(Entry, Hash)>,
+        observer: &dyn CommitObserver,
+    ) -> Result<Result<LogPosition, LogError>, StoreError> {
+        let mut builder = self.state.next_batch();
+        let engine = &*self.state.engine;
+        let Some(mut position) = builder.position else { return Ok(Err(LogError::NotFollowing)) };
+        for (entry, hash) in entries {
+            let added = position.after(&entry, hash).and_then(|next| {
+                entry.add_to(&mut builder, engine)?;
+                Ok(next)
+            });
+            match added {
+                Ok(next) => position = next,
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if builder.head > self.state.head {
+            builder.position = Some(position);
+            let tombstones = self.state.apply(builder, observer)?;
+            self.gc.add(tombstones);
+        }
+        Ok(Ok(position))
     }
 
     /// Sets the time back, by an audited change. The change and the mark are one batch. A crash
@@ -230,6 +299,7 @@ impl Writer {
         builder.head = self.state.head.next();
         (builder.time, builder.mark) = (change.time, change.time);
         change.revision = builder.head;
+        let record = record::encode_change(&change);
         self.gc.clock_accepted = Some((builder.head, change.time));
         let time = change.time.as_millisecond().to_be_bytes();
         let accepted = [builder.head.0.to_be_bytes(), time].concat();
@@ -239,7 +309,7 @@ impl Writer {
             let latest = u64::try_from(revoked::latest(change.time).as_millisecond()).unwrap_or(0);
             builder.batch.insert(key::RESTORED, restored.min(latest).to_be_bytes());
         }
-        builder.change(change);
+        builder.change(change, record);
         self.state.apply(builder, &NoObserver)?;
         Ok(self.state.high_water_mark.sync().map_err(EngineError::Io)?)
     }

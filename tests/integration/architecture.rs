@@ -129,6 +129,7 @@ fn heavy_crates_are_named_in_one_place() {
             &[
                 "src/store/record",
                 "src/store/backup",
+                "src/store/replicated",
                 "src/store/error.rs",
                 "src/store/replicated/etcd",
                 "src/wire",

@@ -31,6 +31,7 @@ mod disk_full;
 mod document_tokens;
 mod edge;
 mod endpoints;
+mod entries;
 mod errors;
 mod etcd;
 mod fixture;

@@ -63,7 +63,7 @@ fn live<E: Engine>(root: &Path, life: u64) {
 }
 
 /// A directory in memory, where syncing costs nothing.
-fn memory() -> tempfile::TempDir {
+pub fn memory() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
         .expect("a directory")

@@ -70,7 +70,9 @@ impl Engine for RedbEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let value = self.table().map_err(failed)?.get(key).map_err(failed)?;
+        // The transaction ends with the table. Until then the writer frees no page of the value.
+        let table = self.table().map_err(failed)?;
+        let value = table.get(key).map_err(failed)?;
         Ok(value.map(|value| value.value().to_vec()))
     }
 

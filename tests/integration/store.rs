@@ -47,7 +47,7 @@ impl CommitObserver for Ear {
     }
 }
 
-fn change(kind: ChangeKind, company: &str) -> Change {
+pub fn change(kind: ChangeKind, company: &str) -> Change {
     Change {
         revision: Revision::NEXT,
         time: Timestamp::from_millisecond(1_000).expect("a time"),
@@ -67,12 +67,12 @@ fn id(text: &str) -> CompanyId {
     CompanyId::parse(text).expect("an id")
 }
 
-fn catalog(scopes: usize) -> Catalog {
+pub fn catalog(scopes: usize) -> Catalog {
     let names: Vec<_> = (0..scopes).map(|n| format!("s{n}: ")).collect();
     Catalog::empty().replaced_by(&format!("scopes: {{ {} }}", names.join(", "))).expect("a catalog")
 }
 
-fn company(text: &str, catalog: &Catalog) -> Company {
+pub fn company(text: &str, catalog: &Catalog) -> Company {
     let now = Timestamp::UNIX_EPOCH;
     Company::create(id(text), format!("The company {text}"), catalog, None, now).after
 }
@@ -83,7 +83,7 @@ fn started(store: Arc<Store>) -> Arc<Store> {
     store
 }
 
-fn put(before: Option<Fact>, after: Fact) -> FactWrite {
+pub fn put(before: Option<Fact>, after: Fact) -> FactWrite {
     let key = match &after {
         Fact::Company(company) => FactKey::Company(company.id.clone()),
         Fact::Credential(credential) => {
@@ -127,7 +127,12 @@ fn read_company(store: &Store, text: &str) -> Option<Arc<Company>> {
     }
 }
 
-fn credential(company: &Company, text: &str, catalog: &Catalog, scopes: &[ScopeId]) -> Credential {
+pub fn credential(
+    company: &Company,
+    text: &str,
+    catalog: &Catalog,
+    scopes: &[ScopeId],
+) -> Credential {
     let id = CredentialId::parse(text).expect("an id");
     let ground = GrantContext { catalog, company, now: Timestamp::UNIX_EPOCH };
     Credential::create(id, String::new(), None, scopes, ground).expect("within").after
@@ -495,7 +500,7 @@ fn the_log_has_every_change_once_in_order(open: &dyn Fn(&Path) -> Arc<Store>) {
 }
 
 /// Waits for what the writer does while it has nothing else to do.
-fn in_time(done: impl Fn() -> bool) -> bool {
+pub fn in_time(done: impl Fn() -> bool) -> bool {
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !done() && std::time::Instant::now() < patience {
         std::thread::yield_now();
@@ -503,7 +508,7 @@ fn in_time(done: impl Fn() -> bool) -> bool {
     done()
 }
 
-fn later(hours: i64) -> Timestamp {
+pub fn later(hours: i64) -> Timestamp {
     Timestamp::from_second(hours * 3_600).expect("a time")
 }
 

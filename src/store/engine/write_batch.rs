@@ -17,6 +17,13 @@ impl WriteBatch {
         self.0.insert(key.into(), None);
     }
 
+    /// What the batch does to a key: its new value, or `None` inside if it is removed; `None` if the
+    /// batch does nothing to it.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        self.0.get(key).map(Option::as_deref)
+    }
+
     /// The keys, each with its new value or `None`, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.0.iter().map(|(key, value)| (key.as_slice(), value.as_deref()))

@@ -1,0 +1,263 @@
+//! Entry: the changes of one commit, as the log has them: the facts after each change, the change for
+//! the audit log, and the result of its request.
+//!
+//! Everything else follows from these, by the function that also adds the own changes of a store to a
+//! batch: see `DecidedChange`. An entry is read as a whole: if any part cannot be read, none is.
+//!
+//! Not here: whether an entry is the next one; see [`LogPosition`](super::LogPosition).
+
+use blake3::Hash;
+use jiff::Timestamp;
+use prost::Message;
+use uuid::Uuid;
+
+use super::{FORMAT, LogError, hash, proto, uuid};
+use crate::policy::change::Change;
+use crate::policy::revision::Revision;
+use crate::store::batch_builder::BatchBuilder;
+use crate::store::decide::get;
+use crate::store::decided_change::{DecidedChange, DecidedResult, DecidedWrite};
+use crate::store::engine::{Engine, EngineError};
+use crate::store::error::Corrupt;
+use crate::store::record::{self, moment, stamp};
+use crate::store::writer::BATCH;
+use crate::store::{Fact, FactKey, FactWrite, Incarnation, RequestKey, chunked, key};
+
+/// The limit of the bytes of an entry. etcd takes 1.5 MiB in a request.
+pub const MAX_BYTES: usize = 1 << 20;
+/// The limit of changes in an entry.
+const MAX_CHANGES: usize = BATCH;
+
+/// The changes of one commit.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its number. The first entry is 1.
+    pub seq: u64,
+    /// The revision of its first change. Each further change has the next revision.
+    pub first_revision: Revision,
+    /// The incarnation of the stores of all replicas.
+    pub incarnation: Incarnation,
+    /// The hash of the entry before.
+    pub prev: Hash,
+    /// A random id, by which the replica that wrote the entry knows it.
+    pub id: Uuid,
+    /// The time of the commit, by the clock of that replica.
+    pub time: Timestamp,
+    /// The changes, in order.
+    pub(super) changes: Vec<EntryChange>,
+}
+
+/// A change of an entry.
+#[derive(Debug)]
+pub(super) struct EntryChange {
+    facts: Vec<EntryFact>,
+    change: Change,
+    record: Vec<u8>,
+    /// The idempotency key of its request, and the record of the result.
+    result: Option<(RequestKey, Vec<u8>)>,
+}
+
+/// A fact after a change.
+#[derive(Debug)]
+struct EntryFact {
+    key: FactKey,
+    /// The fact; `None` if the change removed it.
+    fact: Option<Fact>,
+    record: Vec<u8>,
+}
+
+impl Entry {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    /// It has a later format, or it is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
+        let damaged = LogError::Damaged("entry");
+        if bytes.len() > MAX_BYTES {
+            return Err(damaged);
+        }
+        // A format that is not known may have changed any other field.
+        match proto::Entry::decode(bytes) {
+            Ok(entry) if entry.format > FORMAT => Err(LogError::Format { needs: entry.format }),
+            Ok(entry) if entry.format > 0 => {
+                let format = entry.format;
+                Self::read(entry).map_err(|Corrupt| LogError::Unreadable { format })
+            }
+            _ => Err(damaged),
+        }
+    }
+
+    fn read(entry: proto::Entry) -> Result<Self, Corrupt> {
+        let count = entry.changes.len();
+        if entry.seq == 0 || !(1..=MAX_CHANGES).contains(&count) {
+            return Err(Corrupt);
+        }
+        let mut revision = Revision(entry.first_revision);
+        let mut changes = Vec::with_capacity(count);
+        for change in entry.changes {
+            if revision == Revision::ZERO || revision >= Revision::NEXT {
+                return Err(Corrupt);
+            }
+            changes.push(EntryChange::read(change, revision)?);
+            revision = revision.next();
+        }
+        Ok(Self {
+            seq: entry.seq,
+            first_revision: Revision(entry.first_revision),
+            incarnation: uuid(&entry.incarnation)?,
+            prev: hash(&entry.prev)?,
+            id: uuid(&entry.id)?,
+            time: moment(entry.time)?,
+            changes,
+        })
+    }
+
+    /// The bytes of the entry in the log. The next entry has their BLAKE3 hash.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        proto::Entry {
+            seq: self.seq,
+            first_revision: self.first_revision.0,
+            incarnation: self.incarnation.as_bytes().to_vec(),
+            prev: self.prev.as_bytes().to_vec(),
+            id: self.id.as_bytes().to_vec(),
+            time: Some(stamp(self.time)),
+            format: FORMAT,
+            changes: self.changes.iter().map(EntryChange::message).collect(),
+        }
+        .encode_to_vec()
+    }
+
+    /// Adds the changes to a batch of a store that has applied the entry before.
+    pub(in crate::store) fn add_to(
+        self,
+        builder: &mut BatchBuilder,
+        engine: &dyn Engine,
+    ) -> Result<(), LogError> {
+        let (log, store) = (self.first_revision, builder.head.next());
+        if log != store {
+            return Err(LogError::Revision { log, store });
+        }
+        for change in self.changes {
+            let decided = change.decided(builder, engine)?;
+            builder.add(decided);
+        }
+        Ok(())
+    }
+}
+
+impl EntryChange {
+    /// The change as an entry has it.
+    pub(super) fn of(decided: &DecidedChange) -> Self {
+        let facts = decided.writes.iter().map(|DecidedWrite { write, record, .. }| EntryFact {
+            key: write.key.clone(),
+            fact: write.after.clone(),
+            record: record.clone(),
+        });
+        Self {
+            facts: facts.collect(),
+            change: decided.change.clone(),
+            record: decided.record.clone(),
+            result: decided.result.as_ref().map(|result| (result.key, result.record.clone())),
+        }
+    }
+
+    fn read(change: proto::EntryChange, revision: Revision) -> Result<Self, Corrupt> {
+        let facts = change.facts.into_iter().map(|fact| EntryFact::read(fact, revision));
+        let facts = facts.collect::<Result<_, Corrupt>>()?;
+        let (record, result) = (change.change, change.result);
+        let change = record::decode_change(revision, &record)?;
+        // The store adds the chain. It must not add one to a record that has one, nor store a field
+        // that this version does not know.
+        if record::encode_change(&change) != record {
+            return Err(Corrupt);
+        }
+        let result = result.map(|proto::EntryResult { request, record }| {
+            record::decode_result(revision, &record)?;
+            Ok::<_, Corrupt>((RequestKey(request.try_into().map_err(|_| Corrupt)?), record))
+        });
+        Ok(Self { facts, change, record, result: result.transpose()? })
+    }
+
+    /// The message of the change.
+    pub(super) fn message(&self) -> proto::EntryChange {
+        let since_revision = self.change.revision.0;
+        let facts = self.facts.iter().map(|EntryFact { key, fact, record }| proto::EntryFact {
+            key: key.bytes(),
+            since_revision,
+            record: fact.is_some().then(|| record.clone()),
+        });
+        let result = self.result.as_ref().map(|(key, record)| proto::EntryResult {
+            request: key.0.to_vec(),
+            record: record.clone(),
+        });
+        proto::EntryChange { facts: facts.collect(), change: self.record.clone(), result }
+    }
+
+    /// The change as it is added to this batch, with what it replaces in the store.
+    fn decided(
+        self,
+        builder: &BatchBuilder,
+        engine: &dyn Engine,
+    ) -> Result<DecidedChange, EngineError> {
+        let writes = self.facts.into_iter().map(|EntryFact { key, fact, record }| {
+            let before = builder.fact(engine, &key)?;
+            let replaced = builder.chunks(engine, &key)?;
+            Ok(DecidedWrite { write: FactWrite { key, before, after: fact }, record, replaced })
+        });
+        let writes = writes.collect::<Result<_, EngineError>>()?;
+        let result = self.result.map(|(key, record)| {
+            let replaced = earlier_result(builder, engine, &key)?;
+            Ok::<_, EngineError>(DecidedResult { key, record, replaced })
+        });
+        let result = result.transpose()?;
+        Ok(DecidedChange { writes, change: self.change, record: self.record, result })
+    }
+}
+
+impl EntryFact {
+    fn read(fact: proto::EntryFact, revision: Revision) -> Result<Self, Corrupt> {
+        let key = FactKey::from_bytes(&fact.key).ok_or(Corrupt)?;
+        if fact.since_revision != revision.0 {
+            return Err(Corrupt);
+        }
+        let record = fact.record;
+        let fact = record.as_ref().map(|record| record::decode(&key, revision, record));
+        Ok(Self { key, fact: fact.transpose()?, record: record.unwrap_or_default() })
+    }
+}
+
+/// The keys of an earlier result of this request. The replica that wrote the entry has collected the
+/// result after its time; this one may not have yet.
+fn earlier_result(
+    builder: &BatchBuilder,
+    engine: &dyn Engine,
+    request: &RequestKey,
+) -> Result<Vec<Vec<u8>>, EngineError> {
+    let entry_key = key::reply(request);
+    let value = match builder.batch.get(&entry_key) {
+        Some(pending) => pending.map(<[u8]>::to_vec),
+        None => get(engine, &entry_key)?,
+    };
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let (mut keys, revision) = (chunked::chunks(&value)?, chunked::revision(&value)?);
+    if let Some(time) = time_of(builder, engine, revision)? {
+        let millisecond = u64::try_from(time.as_millisecond()).unwrap_or(0);
+        keys.push(key::reply_time(millisecond, request));
+    }
+    Ok(keys)
+}
+
+/// The time of an earlier change; `None` if the audit log no longer has the change.
+fn time_of(
+    builder: &BatchBuilder,
+    engine: &dyn Engine,
+    revision: Revision,
+) -> Result<Option<Timestamp>, EngineError> {
+    if let Some(pending) = builder.changes.iter().find(|change| change.revision == revision) {
+        return Ok(Some(pending.time));
+    }
+    let Some(value) = get(engine, &key::change(revision))? else { return Ok(None) };
+    let (_, record) = chunked::read(&value, engine)?.ok_or(Corrupt)?;
+    Ok(Some(record::decode_change(revision, &record)?.time))
+}

@@ -1,0 +1,117 @@
+//! MemberRecord: the record of a replica's session, which the other replicas read.
+//!
+//! Not here: when a replica renews it, and when another one ends the session.
+
+use std::fmt;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prost::Message;
+use uuid::Uuid;
+
+use super::{LogError, proto, uuid};
+use crate::policy::id::Name;
+use crate::policy::revision::Revision;
+use crate::store::error::Corrupt;
+use crate::store::record::{moment, stamp};
+
+/// The shortest and the longest time for which a replica may answer after a renewal.
+const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(3)..=Duration::from_secs(60);
+
+/// The record of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberRecord {
+    /// The random id of the session.
+    pub session: Uuid,
+    /// The name of the replica.
+    pub name: Name,
+    /// How many times the replica has renewed the record.
+    pub count: u64,
+    /// New with each renewal: no two values of a record are equal.
+    pub random: [u8; 16],
+    /// The last revision that the replica has published.
+    pub published: Revision,
+    /// Whether another replica has ended the session.
+    pub fenced: bool,
+    /// How long the replica may answer after a renewal began: 3 s to 60 s.
+    pub ttl: Duration,
+    /// The time of the replica's clock at the renewal.
+    pub clock: Timestamp,
+    /// The replicas whose clocks are ahead of this one's, sorted.
+    pub ahead: Vec<Name>,
+    /// The highest format of entries that the replica reads and writes.
+    pub speaks: u32,
+    /// The version of the replica's program.
+    pub version: String,
+    /// The URL at which other replicas reach this one.
+    pub advertise: String,
+    /// The secret that other replicas present there.
+    pub peer_token: PeerToken,
+}
+
+/// The secret that other replicas present. Its debug form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PeerToken(pub [u8; 32]);
+
+impl fmt::Debug for PeerToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PeerToken(..)")
+    }
+}
+
+impl MemberRecord {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub fn decode(bytes: &[u8]) -> Result<Self, LogError> {
+        Self::read(bytes).map_err(|Corrupt| LogError::Damaged("record of a replica"))
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self, Corrupt> {
+        let record = proto::Record::decode(bytes)?;
+        let name = |text: String| Name::parse(text).map_err(|_| Corrupt);
+        let ttl = Duration::try_from(record.ttl.ok_or(Corrupt)?).map_err(|_| Corrupt)?;
+        let ahead: Vec<_> = record.ahead.into_iter().map(name).collect::<Result<_, _>>()?;
+        if !TTL.contains(&ttl) || record.speaks == 0 || !ahead.is_sorted_by(|a, b| a < b) {
+            return Err(Corrupt);
+        }
+        Ok(Self {
+            session: uuid(&record.session)?,
+            name: name(record.name)?,
+            count: record.count,
+            random: record.random.try_into().map_err(|_| Corrupt)?,
+            published: Revision(record.published),
+            fenced: record.fenced,
+            ttl,
+            clock: moment(record.clock)?,
+            ahead,
+            speaks: record.speaks,
+            version: record.version,
+            advertise: record.advertise,
+            peer_token: PeerToken(record.peer_token.try_into().map_err(|_| Corrupt)?),
+        })
+    }
+
+    /// The bytes of the record in the log.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        proto::Record {
+            session: self.session.as_bytes().to_vec(),
+            name: self.name.to_string(),
+            count: self.count,
+            random: self.random.to_vec(),
+            published: self.published.0,
+            fenced: self.fenced,
+            // The limits of the time are far below the range of the message.
+            ttl: self.ttl.try_into().ok(),
+            clock: Some(stamp(self.clock)),
+            ahead: self.ahead.iter().map(ToString::to_string).collect(),
+            speaks: self.speaks,
+            version: self.version.clone(),
+            advertise: self.advertise.clone(),
+            peer_token: self.peer_token.0.to_vec(),
+        }
+        .encode_to_vec()
+    }
+}
