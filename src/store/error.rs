@@ -43,6 +43,24 @@ pub enum StoreError {
         limit = super::replicated::entry::MAX_BYTES
     )]
     EntryTooLarge(usize),
+    /// This replica cannot prove that it has every acknowledged change, so it answers nothing.
+    #[error(
+        "this replica has no lease, so it cannot prove that it has every change: ask another replica, or \
+         ask again"
+    )]
+    CutOff,
+    /// The change is committed at this revision, and not every replica that may answer has confirmed it in
+    /// time. None: it is not known whether the change is committed.
+    #[error(
+        "{}: send the same request again, with the same `request_id`",
+        match .0 {
+            Some(at) => format!(
+                "the change is committed at revision {at}, and not every replica has confirmed it yet"
+            ),
+            None => "it is not known whether the change is committed".to_owned(),
+        }
+    )]
+    NotYetEverywhere(Option<Revision>),
     /// The disk failed, or the store is closed. No more changes are acknowledged.
     #[error("the store cannot answer")]
     Unavailable,

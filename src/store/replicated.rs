@@ -13,10 +13,13 @@
 pub mod entry;
 mod entry_draft;
 pub mod etcd;
+mod followed;
 pub mod head;
+pub mod keys;
 mod log_error;
 mod log_position;
 pub mod member_record;
+mod settings;
 
 use std::sync::mpsc;
 
@@ -25,8 +28,10 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 pub(in crate::store) use self::entry_draft::EntryDraft;
+pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
+pub use self::settings::Settings;
 use super::command_queue::WriterCommand;
 use super::engine::EngineError;
 use super::error::Corrupt;

@@ -4,6 +4,8 @@
 //! The text of a message is that of the error, but for limits. Not here: problems of calls that the
 //! authority never gets; see [`super::call`].
 
+use std::time::Duration;
+
 use super::{Code, Detail, Problem, Violation};
 use crate::authority::ApplyError;
 use crate::authority::error::AuthorityError;
@@ -12,6 +14,9 @@ use crate::policy::catalog::file::CatalogErrors;
 use crate::policy::credential::AboveCeiling;
 use crate::policy::scope::Scope;
 use crate::store::StoreError;
+
+/// After this time a caller may ask a replica again that had no lease.
+const CUT_OFF_RETRY: Duration = Duration::from_millis(100);
 
 impl From<AuthorityError> for Problem {
     fn from(error: AuthorityError) -> Self {
@@ -142,6 +147,14 @@ impl From<AuthorityError> for Problem {
             E::Store(StoreError::Compacted(oldest)) => {
                 Self::new(Code::OutOfRange, "REVISION_COMPACTED", message)
                     .with_metadata("oldest_after_revision", oldest)
+            }
+            E::Store(StoreError::CutOff) => {
+                Self::new(Code::Unavailable, "REPLICA_CUT_OFF", message)
+                    .with(Detail::Retry(CUT_OFF_RETRY))
+            }
+            E::Store(StoreError::NotYetEverywhere(at)) => {
+                let problem = Self::new(Code::Unavailable, "NOT_YET_EVERYWHERE", message).retry();
+                at.iter().fold(problem, |problem, at| problem.with_metadata("revision", at))
             }
             E::Store(StoreError::Unavailable | StoreError::Damaged) => {
                 Self::new(Code::Unavailable, "STORE_UNAVAILABLE", message).retry()
