@@ -172,7 +172,10 @@ impl Store {
         // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
         let waiting = self.metrics.waiting.read();
         let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
-        if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
+        let is_full_for_urgent = waiting >= (QUEUE + URGENT - KEYS) as u64;
+        // The writer may have taken commands from the channel that still wait.
+        let is_full_for_all = waiting >= (QUEUE + URGENT) as u64;
+        if is_full || is_full_for_all || (is_full_for_urgent && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
         self.commands.queue(WriterCommand::Commit(Box::new(proposal), reply))?;

@@ -12,6 +12,7 @@
 
 pub mod entry;
 mod entry_draft;
+mod entry_log;
 pub mod etcd;
 mod followed;
 pub mod head;
@@ -24,10 +25,11 @@ mod settings;
 use std::sync::mpsc;
 
 use blake3::Hash;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub(in crate::store) use self::entry_draft::EntryDraft;
+pub(in crate::store) use self::entry_draft::{EntryDraft, NewEntry};
+pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
 pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
@@ -93,10 +95,18 @@ impl Store {
     /// the writer is started. Without it, a store that follows a log makes no changes of its own.
     #[must_use]
     pub fn sending_entries(mut self, entries: mpsc::Sender<Vec<u8>>) -> Self {
-        if let Some(writer) = self.writer() {
-            writer.send_entries(entries);
+        if let Ok(Some(position)) = self.log_position() {
+            let (followed, _) = watch::channel(Followed { position, revision: self.opened_at });
+            self.write_to_log(LogWriter::new(Box::new(entries), followed));
         }
         self
+    }
+
+    /// Commits each entry of own changes to a log. Call it before the writer is started.
+    pub(in crate::store) fn write_to_log(&mut self, log: LogWriter) {
+        if let Some(writer) = self.writer() {
+            writer.write_to_log(log);
+        }
     }
 
     /// Applies these entries, which follow the last one, as one batch. `last` is the hash of the last
