@@ -78,6 +78,7 @@ use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
 use engine::Engine;
 use quota::Quota;
+use replicated::Replica;
 use usage::{Pending, SharedUsage};
 use writer::Writer;
 
@@ -115,6 +116,8 @@ pub struct Store {
     setup: Mutex<Option<Setup>>,
     commands: CommandQueue,
     backups: ActiveBackups,
+    /// What makes this process one of several, if it is.
+    replica: Option<Replica>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Locks the directory for this process. It is the last field, so it is dropped last.
     _lock: File,
@@ -160,6 +163,9 @@ impl Store {
         {
             // The writer thread is gone, so nothing can be committed.
             observer.failed();
+        }
+        if let Some(replica) = &self.replica {
+            replica.start(self.commands.clone());
         }
     }
 
@@ -260,6 +266,9 @@ impl Store {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // If the writer panicked, it has reported that to its observer.
         thread.map(JoinHandle::join);
+        if let Some(replica) = &self.replica {
+            replica.stop();
+        }
     }
 }
 

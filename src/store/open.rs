@@ -296,6 +296,7 @@ impl Store {
             usage,
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),
+            replica: None,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })

@@ -14,12 +14,16 @@ pub mod entry;
 mod entry_draft;
 mod entry_log;
 pub mod etcd;
+mod etcd_log;
 mod followed;
+mod follower;
 pub mod head;
 pub mod keys;
 mod log_error;
+mod log_page;
 mod log_position;
 pub mod member_record;
+mod replica;
 mod settings;
 
 use std::sync::mpsc;
@@ -33,8 +37,8 @@ pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
 pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
+pub use self::replica::{Replica, ReplicaError};
 pub use self::settings::Settings;
-use super::command_queue::WriterCommand;
 use super::engine::EngineError;
 use super::error::Corrupt;
 use super::{Store, StoreError};
@@ -129,9 +133,7 @@ impl Store {
         {
             return Err(LogError::History(entry.seq));
         }
-        let (reply, applied) = oneshot::channel();
-        self.commands.queue(WriterCommand::Entries(entries, reply))?;
-        Ok(applied)
+        Ok(self.commands.apply(entries)?)
     }
 }
 

@@ -77,7 +77,7 @@ struct Replica {
 }
 
 /// Copies a closed store.
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).expect("made");
     for entry in fs::read_dir(from).expect("readable") {
         let entry = entry.expect("readable");
@@ -138,7 +138,7 @@ impl Replica {
 }
 
 /// All entries of a store, but the last-seen times, which each replica has of its own.
-fn entries<E: Engine>(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub fn entries<E: Engine>(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let engine = loop {
         match E::open(dir, 1 << 20) {
             // The threads of the engine are about to close its files.

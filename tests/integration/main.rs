@@ -57,6 +57,7 @@ mod platforms;
 mod power_loss;
 mod redb_engine;
 mod replay;
+mod replication;
 mod requirements;
 mod resilience;
 mod restarts;
