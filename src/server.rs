@@ -9,6 +9,9 @@ pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
+pub mod etcd_args;
+mod first_key_file;
+pub mod initialisation;
 mod listen_address;
 mod memory_share;
 mod own_issuer;
@@ -16,6 +19,7 @@ mod settings;
 mod signals;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +63,9 @@ pub enum StartupError {
     /// The store cannot be opened. Exit code 74.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// etcd did not answer. Exit code 69.
+    #[error("{0}")]
+    Etcd(String),
     /// The store failed while the server ran. Exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
@@ -76,6 +83,7 @@ impl StartupError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
+            Self::Etcd(_) => 69,
             Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
             Self::Broken(_) => 70,
         }
@@ -192,6 +200,7 @@ async fn open<'a>(
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open_with_page_cache(&data_dir, page_cache)?;
+        check_standalone(&store, &data_dir)?;
         let mut store = store.bounding_companies(bounds);
         if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
@@ -228,6 +237,17 @@ async fn open<'a>(
     api.catalog_rejected.set(prepared?.into());
     // The API opens last: before, the catalog and the keys are not settled.
     Ok(api.open(authority))
+}
+
+/// Refuses the store of a replica to what does not follow the log of its cluster: the store would get
+/// changes that the log does not have.
+fn check_standalone(store: &Store, dir: &Path) -> Result<(), StartupError> {
+    let Some(cluster) = store.cluster() else { return Ok(()) };
+    Err(StartupError::Config(format!(
+        "the store in `{}` is one of the replicas of the cluster `{}`: start it with --replicate, or          restore a backup into another directory for a server of its own",
+        dir.display(),
+        cluster.id
+    )))
 }
 
 /// Sentences about decisions of the current catalog that changed with an upgrade of the store.

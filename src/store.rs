@@ -72,18 +72,22 @@ pub use self::observer::{CommitObserver, Outcome};
 pub use self::open_error::OpenError;
 pub use self::proposal::{FactWrite, Proposal};
 pub use self::receipt::Receipt;
-pub use self::restore::{RestoreError, Restored, restore, restore_on};
+pub use self::restore::{RestoreError, Restored, begin_again, restore, restore_on};
 use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
 use engine::Engine;
 use quota::Quota;
-use replicated::Replica;
+use replicated::{Cluster, Replica};
 use usage::{Pending, SharedUsage};
 use writer::Writer;
 
-/// The schema version that this program writes. It does not open a store of a later version.
+/// The schema version that this program writes.
 const SCHEMA_VERSION: u64 = 3;
+
+/// The schema version of a store of a cluster: that of other stores, with the cluster and the position
+/// in its log. This program does not open a store of a later version.
+const REPLICATED_SCHEMA_VERSION: u64 = SCHEMA_VERSION + 1;
 
 /// The incarnation of a store; a restored backup has a new one. Etags and page tokens carry it, so
 /// that those of another incarnation are rejected.
@@ -103,6 +107,8 @@ pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
 pub struct Store {
     engine: Arc<dyn Engine>,
     incarnation: Incarnation,
+    /// The cluster whose log the store follows.
+    cluster: Option<Cluster>,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
     /// The change by which an operator last set the time back, and the time from which the store continued.

@@ -10,6 +10,7 @@
 //!
 //! Not here: who orders the entries, who may write them, and when a change is acknowledged.
 
+pub mod cluster;
 pub mod entry;
 mod entry_draft;
 mod entry_log;
@@ -18,7 +19,9 @@ mod etcd_log;
 mod followed;
 mod follower;
 pub mod head;
+pub mod initialisation;
 pub mod keys;
+pub mod listing;
 mod log_error;
 mod log_page;
 mod log_position;
@@ -32,6 +35,7 @@ use blake3::Hash;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+pub use self::cluster::Cluster;
 pub(in crate::store) use self::entry_draft::{EntryDraft, NewEntry};
 pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
 pub use self::followed::Followed;
@@ -65,12 +69,23 @@ impl Store {
         Ok(LogPosition::stored(&*self.engine, self.incarnation)?)
     }
 
-    /// Makes the store follow a log from this head on. Call it before the writer is started.
+    /// The cluster that the store belongs to; `None` if it follows no log.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.cluster
+    }
+
+    /// Makes the store follow a log from this head on, in this etcd. None: the head is not in etcd yet.
+    /// Call it before the writer is started.
     ///
     /// # Errors
     /// The head is not the state of this store, its log is closed, or the store follows a log
     /// already.
-    pub fn follow_log(&mut self, head: &Head) -> Result<(), LogError> {
+    pub fn follow_log(
+        &mut self,
+        head: &Head,
+        etcd_cluster_id: Option<u64>,
+    ) -> Result<(), LogError> {
         if head.format > FORMAT {
             return Err(LogError::Format { needs: head.format });
         }
@@ -84,14 +99,39 @@ impl Store {
         if self.log_position()?.is_some() {
             return Err(LogError::Following);
         }
-        let position =
-            LogPosition { incarnation: head.incarnation, seq: head.seq, hash: head.hash };
         let writer = self.writer().ok_or(StoreError::Unavailable)?;
         let (store, _) = writer.reached();
         if head.revision != store {
             return Err(LogError::Revision { log: head.revision, store });
         }
-        writer.set_log_position(position).map_err(StoreError::from)?;
+        let cluster = Cluster { id: head.cluster, etcd_cluster_id };
+        self.set_log(Some((cluster, LogPosition::of(head))))
+    }
+
+    /// Notes the etcd that has the log, which ends the initialisation of the cluster from this store.
+    /// Call it before the writer is started.
+    ///
+    /// # Errors
+    /// The store follows no log, or the disk failed.
+    pub fn note_etcd_cluster(&mut self, etcd_cluster_id: Option<u64>) -> Result<(), LogError> {
+        let position = self.log_position()?.ok_or(LogError::NotFollowing)?;
+        let cluster = self.cluster.ok_or(LogError::NotFollowing)?;
+        self.set_log(Some((Cluster { etcd_cluster_id, ..cluster }, position)))
+    }
+
+    /// Makes the store one of no cluster again. Call it before the writer is started, and only if the
+    /// cluster that it follows was certainly never initialised.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn leave_log(&mut self) -> Result<(), LogError> {
+        self.set_log(None)
+    }
+
+    fn set_log(&mut self, log: Option<(Cluster, LogPosition)>) -> Result<(), LogError> {
+        let writer = self.writer().ok_or(StoreError::Unavailable)?;
+        writer.set_log(log)?;
+        self.cluster = log.map(|(cluster, _)| cluster);
         Ok(())
     }
 

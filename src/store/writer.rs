@@ -32,7 +32,9 @@ use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
 use super::open::number;
 use super::replicated::entry::Entry;
-use super::replicated::{EntryDraft, EntryOutcome, Followed, LogError, LogPosition, LogWriter};
+use super::replicated::{
+    Cluster, EntryDraft, EntryOutcome, Followed, LogError, LogPosition, LogWriter, cluster,
+};
 use super::{
     CommitError, CommitObserver, FactKey, Minute, Outcome, Proposal, Receipt, StoreError, key,
     record,
@@ -92,13 +94,16 @@ impl Writer {
         self.log = Some(log);
     }
 
-    /// Makes the store follow a log after this position.
-    pub(super) fn set_log_position(&mut self, position: LogPosition) -> Result<(), EngineError> {
+    /// Makes the store follow the log of this cluster after this position. None: it follows no log.
+    pub(super) fn set_log(
+        &mut self,
+        log: Option<(Cluster, LogPosition)>,
+    ) -> Result<(), EngineError> {
         let mut batch = WriteBatch::default();
-        batch.insert(key::LOG_POSITION, position.bytes());
+        cluster::write(&mut batch, log);
         self.state.apply_unsynced(batch)?;
         self.state.engine.sync()?;
-        self.state.position = Some(position);
+        self.state.position = log.map(|(_, position)| position);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub fn open(etcd: etcd::Settings, dir: &Path, name: &str) -> Store {
     if store.log_position().expect("readable").is_none() {
         let (cluster, incarnation) = (Incarnation::new_v4(), store.incarnation());
         let head = Head::first(cluster, incarnation, store.opened_at(), jiff::Timestamp::now());
-        store.follow_log(&head).expect("it follows");
+        store.follow_log(&head, None).expect("it follows");
         initialise(&etcd, &head);
     }
     let replica = Replica::new(settings(etcd, name)).expect("a replica");
