@@ -35,6 +35,7 @@ pub mod introspection;
 pub mod issuer_keys;
 mod last_used;
 mod load_pool;
+pub mod noted_call;
 pub mod operation;
 pub mod own_issuer;
 pub mod problem;

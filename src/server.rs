@@ -39,6 +39,7 @@ use crate::grpc::Api;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
+use crate::store::lease::Lease;
 use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
@@ -111,13 +112,22 @@ pub struct Drained {
 /// # Errors
 /// The server could not start, or the store failed.
 pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
+    run_under_lease(args, Arc::new(Lease::unlimited())).await
+}
+
+/// As [`run`], but calls are answered only while this lease holds. Another part of the program begins and
+/// ends its sessions.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_under_lease(args: ServeArgs, lease: Arc<Lease>) -> Result<Drained, StartupError> {
     // This comes first: until then each of these signals ends the process.
     let mut reloads = ReloadSignals::listen()
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
     let own_issuer = own_issuer(&args)?;
     let mut listener = Listener::listen(settings(&args)).await?;
-    let outcome = serve(&args, &catalog, own_issuer, &mut listener, &mut reloads).await;
+    let outcome = serve(&args, lease, &catalog, own_issuer, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match listener.api.authority() {
         Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
@@ -128,6 +138,7 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
 
 async fn serve(
     args: &ServeArgs,
+    lease: Arc<Lease>,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     listener: &mut Listener,
@@ -135,7 +146,7 @@ async fn serve(
 ) -> Result<(), StartupError> {
     let mut end = TerminationSignals::listen()?;
     let authority = tokio::select! {
-        opened = open(args, catalog, own_issuer, &listener.api) => opened?,
+        opened = open(args, lease, catalog, own_issuer, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
@@ -149,7 +160,7 @@ async fn serve(
     }
     // The server serves without keys of issuers: their tokens cannot be verified until they are read.
     let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
-    listener.set_serving();
+    let _health = listener.set_serving(authority);
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
     let oauth_address = listener.oauth_address.map(tracing::field::display);
@@ -187,6 +198,7 @@ async fn serve(
 /// Opens the store and the API.
 async fn open<'a>(
     args: &ServeArgs,
+    lease: Arc<Lease>,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     api: &'a Api,
@@ -201,7 +213,7 @@ async fn open<'a>(
     let opened = tokio::task::spawn_blocking(move || {
         let store = Store::open_with_page_cache(&data_dir, page_cache)?;
         check_standalone(&store, &data_dir)?;
-        let mut store = store.bounding_companies(bounds);
+        let mut store = store.bounding_companies(bounds).with_lease(lease);
         if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }

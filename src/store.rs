@@ -77,6 +77,7 @@ use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
 use engine::Engine;
+use lease::Lease;
 use quota::Quota;
 use replicated::{Cluster, Replica};
 use usage::{Pending, SharedUsage};
@@ -118,6 +119,8 @@ pub struct Store {
     durable_time: Arc<AtomicI64>,
     metrics: Arc<StoreMetrics>,
     usage: SharedUsage,
+    /// Until when calls may be answered from this store.
+    lease: Arc<Lease>,
     /// The parts of the writer, until it is started.
     setup: Mutex<Option<Setup>>,
     commands: CommandQueue,
@@ -158,6 +161,19 @@ impl Store {
     #[must_use]
     pub fn metrics(&self) -> &StoreMetrics {
         &self.metrics
+    }
+
+    /// Until when calls may be answered from this store. By default it never ends.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// The same store, with this lease. Call it before the writer is started.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Arc<Lease>) -> Self {
+        self.lease = lease;
+        self
     }
 
     /// Starts the writer. Before that, nothing can be committed.

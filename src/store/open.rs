@@ -22,6 +22,7 @@ use super::disk_space::{self, DiskSpace};
 use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::error::Corrupt;
 use super::high_water_mark::{HighWaterMark, MarkState};
+use super::lease::Lease;
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
 use super::replicated::head::Head;
@@ -315,6 +316,7 @@ impl Store {
             commands: CommandQueue::new(sender, Arc::clone(&metrics)),
             metrics,
             usage,
+            lease: Arc::new(Lease::unlimited()),
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),
             replica: None,
