@@ -19,6 +19,7 @@ pub mod keys;
 mod log_error;
 mod log_position;
 pub mod member_record;
+pub mod membership;
 mod settings;
 
 use std::sync::mpsc;
