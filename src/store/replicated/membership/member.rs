@@ -470,3 +470,6 @@ fn closing(head: &Bytes) -> Option<Txn> {
         or_else: vec![],
     })
 }
+
+#[cfg(test)]
+mod tests;
