@@ -26,6 +26,7 @@ mod log_error;
 mod log_page;
 mod log_position;
 pub mod member_record;
+pub mod membership;
 mod replica;
 mod settings;
 
