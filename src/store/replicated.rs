@@ -10,6 +10,8 @@
 //!
 //! Not here: who orders the entries, who may write them, and when a change is acknowledged.
 
+mod barrier;
+mod barrier_metrics;
 pub mod entry;
 mod entry_draft;
 pub mod etcd;
@@ -19,6 +21,8 @@ pub mod keys;
 mod log_error;
 mod log_position;
 pub mod member_record;
+pub mod members_task;
+pub mod members_view;
 mod settings;
 
 use std::sync::mpsc;
@@ -27,6 +31,8 @@ use blake3::Hash;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+pub use self::barrier::{Waited, Waiter};
+pub use self::barrier_metrics::{BarrierMetrics, CountByName};
 pub(in crate::store) use self::entry_draft::EntryDraft;
 pub use self::followed::Followed;
 pub use self::log_error::LogError;
