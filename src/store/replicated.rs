@@ -24,6 +24,8 @@ pub mod member_record;
 pub mod members_task;
 pub mod members_view;
 mod settings;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::mpsc;
 

@@ -25,7 +25,8 @@ use crate::harness::raw::WAIT_LIMIT;
 
 /// The lapse time of the records of these tests.
 const LAPSE_SECONDS: u64 = 5;
-const REVISION: Revision = Revision(7);
+/// More revisions than a replica publishes during a test.
+const REVISION: Revision = Revision(1 << 40);
 
 type Outcome = oneshot::Receiver<Result<Waited, StoreError>>;
 
@@ -152,7 +153,7 @@ async fn change_is_acknowledged_when_each_listed_record_has_told_or_is_gone() {
     let (client, replica) = (etcd.client(), Replica::start(etcd.client()));
     replica.next_range().await;
     // Both records are newer than the last view.
-    let (mut b, c, unlisted) = (record("b"), record("c"), record("d"));
+    let (mut b, c, mut unlisted) = (record("b"), record("c"), record("d"));
     for record in [&b, &c, &unlisted] {
         put(&client, record).await;
     }
@@ -170,9 +171,12 @@ async fn change_is_acknowledged_when_each_listed_record_has_told_or_is_gone() {
     let waited = ended(replica.wait(&[&b])).await.expect("everywhere");
     assert_eq!(waited.waited_for, []);
     // The record of the own session is not waited for, and the record of any other is.
-    let again = replica.barrier.everywhere(REVISION);
-    assert!(renew(&client, &mut unlisted.clone(), REVISION).await);
-    assert_eq!(again.await.expect("everywhere").waited_for, []);
+    let again = async {
+        replica.next_range().await;
+        assert!(renew(&client, &mut unlisted, REVISION).await);
+    };
+    let (waited, ()) = tokio::join!(replica.barrier.everywhere(REVISION), again);
+    assert_eq!(waited.expect("everywhere").waited_for, names(&[&unlisted]));
     let own = record("a");
     put(&client, &own).await;
     replica.own.send_replace(Some(own.session));
@@ -188,11 +192,9 @@ async fn silent_replica_is_fenced_and_waited_for_until_its_record_is_gone() {
     put(&client, &busy).await;
     let mut outcome = replica.wait(&[&silent, &busy]);
     // The other one publishes revisions all the time, and is always behind.
-    let mut published = busy.published;
     while replica.fences(&silent) == 0 {
-        published = published.next();
-        let revision = Revision(published.0.min(REVISION.0 - 1));
-        assert!(renew(&client, &mut busy, revision).await, "it is given time");
+        let published = busy.published.next();
+        assert!(renew(&client, &mut busy, published).await, "it is given time");
     }
     assert!(is_open(&mut outcome));
     let fenced = stored(&client, &silent).await.expect("a record");
