@@ -10,6 +10,8 @@
 //!
 //! Not here: who orders the entries, who may write them, and when a change is acknowledged.
 
+mod barrier;
+mod barrier_metrics;
 pub mod cluster;
 pub mod entry;
 mod entry_draft;
@@ -26,9 +28,13 @@ mod log_error;
 mod log_page;
 mod log_position;
 pub mod member_record;
+pub mod members_task;
+pub mod members_view;
 pub mod membership;
 mod replica;
 mod settings;
+#[cfg(test)]
+mod simulation;
 
 use std::sync::mpsc;
 
@@ -36,6 +42,8 @@ use blake3::Hash;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+pub use self::barrier::{Waited, Waiter};
+pub use self::barrier_metrics::{BarrierMetrics, CountByName};
 pub use self::cluster::Cluster;
 pub(in crate::store) use self::entry_draft::{EntryDraft, NewEntry};
 pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};

@@ -12,6 +12,7 @@ mod architecture;
 mod authentication;
 mod authorization_codes;
 mod backup;
+mod barrier;
 mod chain;
 mod cli;
 mod cli_client_credentials;
