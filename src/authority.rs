@@ -77,6 +77,7 @@ use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
 use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
+use crate::store::replicated::Replica;
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
@@ -219,6 +220,12 @@ impl Authority {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
+    }
+
+    /// The replica that this process is, if it is one of several.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.facts.store().replica()
     }
 
     /// The keys of the catalog's issuers of tokens.

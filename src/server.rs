@@ -15,6 +15,8 @@ pub mod initialisation;
 mod listen_address;
 mod memory_share;
 mod own_issuer;
+pub mod replica_args;
+mod replica_start;
 mod settings;
 mod signals;
 
@@ -29,6 +31,8 @@ pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
 use self::memory_share::MemoryShare;
 use self::own_issuer::own_issuer;
+use self::replica_args::replica_settings;
+use self::replica_start::{ReplicaStart, joined};
 use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
@@ -40,6 +44,7 @@ use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
 use crate::store::lease::Lease;
+use crate::store::replicated::{self, ReplicaError};
 use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
@@ -70,6 +75,9 @@ pub enum StartupError {
     /// The store failed while the server ran. Exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
+    /// The server cannot be, or remain, a replica of its cluster. Exit code 74.
+    #[error("{0}")]
+    Replica(String),
     /// A task or thread that the server needs panicked. Exit code 70.
     #[error(
         "the task `{0}`, which the server needs, failed because of a bug, which the line before \
@@ -85,8 +93,18 @@ impl StartupError {
         match self {
             Self::Config(_) => 64,
             Self::Etcd(_) => 69,
-            Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
+            Self::Shortage(_) | Self::Open(_) | Self::Store(_) | Self::Replica(_) => 74,
             Self::Broken(_) => 70,
+        }
+    }
+}
+
+impl From<ReplicaError> for StartupError {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::Settings(what) => Self::Config(what),
+            ReplicaError::NoThread => Self::Shortage(error.to_string()),
+            ReplicaError::NoAnswer(_) | ReplicaError::Log(_) => Self::Replica(error.to_string()),
         }
     }
 }
@@ -126,8 +144,13 @@ pub async fn run_under_lease(args: ServeArgs, lease: Arc<Lease>) -> Result<Drain
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
     let own_issuer = own_issuer(&args)?;
+    let replica = replica_settings(&args)?;
     let mut listener = Listener::listen(settings(&args)).await?;
-    let outcome = serve(&args, lease, &catalog, own_issuer, &mut listener, &mut reloads).await;
+    let kind = match replica {
+        Some(settings) => StoreKind::OfReplica(Box::new(settings)),
+        None => StoreKind::Alone(lease),
+    };
+    let outcome = serve(&args, kind, &catalog, own_issuer, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match listener.api.authority() {
         Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
@@ -136,9 +159,17 @@ pub async fn run_under_lease(args: ServeArgs, lease: Arc<Lease>) -> Result<Drain
     outcome.map(|()| Drained { calls_cut })
 }
 
+/// Whose store a server opens.
+enum StoreKind {
+    /// Its own, and calls are answered while this lease holds.
+    Alone(Arc<Lease>),
+    /// That of one of several replicas.
+    OfReplica(Box<replicated::Settings>),
+}
+
 async fn serve(
     args: &ServeArgs,
-    lease: Arc<Lease>,
+    kind: StoreKind,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     listener: &mut Listener,
@@ -146,7 +177,7 @@ async fn serve(
 ) -> Result<(), StartupError> {
     let mut end = TerminationSignals::listen()?;
     let authority = tokio::select! {
-        opened = open(args, lease, catalog, own_issuer, &listener.api) => opened?,
+        opened = open(args, kind, catalog, own_issuer, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
@@ -187,6 +218,7 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            error = replica_start::failed(authority) => return Err(error),
             name = listener.supervisor.failed() => return Err(StartupError::Broken(name)),
             () = reloads.next() => listener.reload(),
             _ = tick.tick() => authority.keep_time(),
@@ -198,7 +230,7 @@ async fn serve(
 /// Opens the store and the API.
 async fn open<'a>(
     args: &ServeArgs,
-    lease: Arc<Lease>,
+    kind: StoreKind,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     api: &'a Api,
@@ -210,10 +242,23 @@ async fn open<'a>(
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, audit_log_retention) = (u64::from(page_cache) << 20, args.audit_log_retention);
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
+    let (replica, lease) = match kind {
+        StoreKind::Alone(lease) => (None, lease),
+        StoreKind::OfReplica(settings) => {
+            let replica = ReplicaStart::connect(*settings).await?;
+            (Some(replica), Arc::new(Lease::none()))
+        }
+    };
     let opened = tokio::task::spawn_blocking(move || {
-        let store = Store::open_with_page_cache(&data_dir, page_cache)?;
-        check_standalone(&store, &data_dir)?;
-        let mut store = store.bounding_companies(bounds).with_lease(lease);
+        let store = match replica {
+            Some(replica) => replica.open(&data_dir, page_cache)?,
+            None => {
+                let store = Store::open_with_page_cache(&data_dir, page_cache)?;
+                check_standalone(&store, &data_dir)?;
+                store.with_lease(lease)
+            }
+        };
+        let mut store = store.bounding_companies(bounds);
         if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }
@@ -242,7 +287,11 @@ async fn open<'a>(
             tracing::warn!("{sentence}");
         }
     }
-    let prepared = prepare(&authority, catalog, args).await;
+    let prepared = async {
+        joined(&authority).await?;
+        prepare(&authority, catalog, args).await
+    };
+    let prepared = prepared.await;
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
     }
@@ -312,7 +361,9 @@ fn open_to_all(args: &ServeArgs) -> StartupError {
 fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens.
     let exists = Store::exists(&args.data_dir);
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
+    // A new replica gets the keys of its cluster.
+    let is_new = !exists && !args.replica.is_replica();
+    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && is_new {
         return Err(open_to_all(args));
     }
     if args.demo {

@@ -186,8 +186,11 @@ impl Store {
             // The writer thread is gone, so nothing can be committed.
             observer.failed();
         }
-        if let Some(replica) = &self.replica {
-            replica.start(self.commands.clone());
+        if let Some(replica) = &self.replica
+            && let Err(error) = replica.start(self.commands.clone())
+        {
+            tracing::error!(%error, "the replica cannot be started");
+            self.lease.close();
         }
     }
 

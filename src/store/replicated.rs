@@ -50,7 +50,7 @@ pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
 pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
-pub use self::replica::{Replica, ReplicaError};
+pub use self::replica::{LogSummary, Replica, ReplicaError};
 pub use self::settings::Settings;
 use super::engine::EngineError;
 use super::error::Corrupt;

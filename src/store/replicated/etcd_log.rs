@@ -7,7 +7,8 @@
 //! be later. The log is read until it says which, and meanwhile only the same transaction is sent again.
 //! The head has the hash of the entry, so no value of it comes back, and only one of them can succeed.
 //!
-//! Not here: how other entries come into the store (`follower`), and when a change is acknowledged.
+//! Not here: how other entries come into the store (`follower`), and when a change is published
+//! everywhere (`barrier`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,8 @@ use uuid::Uuid;
 use super::etcd::{Client, Compare, EtcdError, Operation, Range, RangeAnswer, Txn};
 use super::head::Head;
 use super::log_page::{self, LogPage, PageError};
-use super::{EntryLog, EntryOutcome, LogError, NewEntry, keys};
+use super::members_task::BarrierHandle;
+use super::{EntryLog, EntryOutcome, LogError, NewEntry, Waited, Waiter, keys};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
 use crate::store::{Receipt, StoreError};
@@ -34,29 +36,51 @@ const MEANWHILE: Duration = Duration::from_millis(20);
 
 /// The log in etcd.
 pub(super) struct EtcdLog {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     /// The runtime that drives the connections of the client.
-    runtime: Handle,
-    cluster: Uuid,
+    pub(super) runtime: Handle,
+    pub(super) cluster: Uuid,
     /// The head that this store has applied, with its bytes in etcd; none if it is not known.
-    head: Option<(Head, Bytes)>,
+    pub(super) head: Option<(Head, Bytes)>,
     /// The own session.
-    session: watch::Receiver<Option<Uuid>>,
+    pub(super) session: watch::Receiver<Option<Uuid>>,
     /// Where it is told that the log and the store have parted.
-    parted: watch::Sender<Option<LogError>>,
+    pub(super) parted: watch::Sender<Option<LogError>>,
+    /// Where changes wait until every replica has published them.
+    pub(super) barrier: BarrierHandle,
+}
+
+/// Callers that wait until their changes are published everywhere.
+struct Callers(Vec<(CommandReply, Receipt)>);
+
+impl Waiter for Callers {
+    fn is_closed(&self) -> bool {
+        self.0.iter().all(|(reply, _)| reply.is_closed())
+    }
+
+    fn end(self: Box<Self>, result: Result<Waited, StoreError>) {
+        for (reply, receipt) in self.0 {
+            let at = Some(receipt.revision);
+            let result = match &result {
+                Ok(_) => Ok(receipt),
+                Err(StoreError::NotYetEverywhere(_)) => Err(StoreError::NotYetEverywhere(at)),
+                Err(error) => Err(error.clone()),
+            };
+            reply.send(result.map_err(Into::into)).ok();
+        }
+    }
+}
+
+/// Tells that the log and the store have parted, and why first.
+pub(super) fn part(parted: &watch::Sender<Option<LogError>>, error: LogError) {
+    parted.send_if_modified(|parted| {
+        let is_first = parted.is_none();
+        parted.get_or_insert(error);
+        is_first
+    });
 }
 
 impl EtcdLog {
-    pub(super) fn new(
-        client: Arc<Client>,
-        runtime: Handle,
-        cluster: Uuid,
-        session: watch::Receiver<Option<Uuid>>,
-        parted: watch::Sender<Option<LogError>>,
-    ) -> Self {
-        Self { client, runtime, cluster, head: None, session, parted }
-    }
-
     /// Commits an entry. It ends when the outcome is known.
     async fn commit(&mut self, entry: &NewEntry) -> EntryOutcome {
         let mut is_in_doubt = false;
@@ -186,16 +210,17 @@ impl EntryLog for EtcdLog {
     }
 
     fn failed(&self, error: LogError) {
-        self.parted.send_if_modified(|parted| {
-            let is_first = parted.is_none();
-            parted.get_or_insert(error);
-            is_first
-        });
+        part(&self.parted, error);
     }
 
-    fn acknowledge(&self, _: Revision, _: Vec<Uuid>, committed: Vec<(CommandReply, Receipt)>) {
-        for (reply, receipt) in committed {
-            reply.send(Ok(receipt)).ok();
+    fn acknowledge(
+        &self,
+        at: Revision,
+        listed: Vec<Uuid>,
+        committed: Vec<(CommandReply, Receipt)>,
+    ) {
+        if !committed.is_empty() {
+            self.barrier.wait(at, listed, Callers(committed));
         }
     }
 }

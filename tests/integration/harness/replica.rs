@@ -34,8 +34,8 @@ pub fn open(etcd: etcd::Settings, dir: &Path, name: &str) -> Store {
         initialise(&etcd, &head);
     }
     let replica = Replica::new(settings(etcd, name)).expect("a replica");
-    let head = replica.head().expect("a head");
-    store.replicated(replica, &head).expect("replicated")
+    let log = block_on(async { (replica.log().await.expect("a log"), replica) });
+    store.replicated(log.1, &log.0.head).expect("replicated")
 }
 
 /// Puts the first head of a log.

@@ -355,13 +355,14 @@ impl Member {
 
     /// Begins to answer calls, if the store has applied the entries up to the head of the join.
     fn begin_answering(&mut self) {
-        let applied = self.followed.position;
+        let (applied, revision) = (self.followed.position, self.followed.revision);
         let Some(session) = self.session() else { return };
         let Stage::CatchingUp(head) = &session.stage else { return };
         if applied.seq < head.seq {
             return;
         }
-        if is_contradicted(head, applied) {
+        let is_other_revision = head.seq == applied.seq && head.revision != revision;
+        if is_contradicted(head, applied) || is_other_revision {
             let refusal = Refusal::SetBack { log: head.seq, store: applied.seq };
             let bytes = head.encode().into();
             return self.refuse(refusal, Some(bytes));
