@@ -153,8 +153,7 @@ impl Service {
             let why = LeaseExemption::NotOpen;
             Box::new(Leased::exempt(status.into_http(), why))
         })?;
-        let refusal = |error| Status::from(error).into_http();
-        authority.note_call().map_err(|no_lease| Box::new(no_lease.refused(refusal)))
+        authority.note_call().map_err(|no_lease| Box::new(no_lease.refused(status::response)))
     }
 
     /// The response of a call, when it is complete, or the refusal of a call whose session ended.
