@@ -11,22 +11,23 @@ use shuttle::thread;
 
 #[allow(dead_code, reason = "a file of the server")]
 #[path = "../../src/store/lease.rs"]
-mod lease;
+mod server_lease;
 
-/// The module that `lease` imports as `super::sync`.
+/// The module that `server_lease` imports as `super::sync`.
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
 }
 
-use lease::Lease;
+use server_lease::Lease;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::sync::Mutex;
 use sync::{AtomicU64, Ordering};
 
 /// For how long a record lets its session answer, in ticks of the clock.
 const TTL: u64 = 3;
-/// For how long others wait before they delete a record that does not change.
-const WAIT: u64 = TTL + 1;
+/// For how long others wait before they delete a record that does not change. All read the same clock, so
+/// there is no margin.
+const WAIT: u64 = TTL;
 
 /// The record of a session.
 #[derive(Clone, Copy, PartialEq, Eq)]
