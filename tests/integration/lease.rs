@@ -92,6 +92,7 @@ impl World {
             self.publish(head);
             assert!(self.lease.begin(session, sent + TTL));
             for count in 1..=2 {
+                self.pause();
                 let head = self.with(|shared| shared.head);
                 self.publish(head);
                 self.pause();
@@ -148,7 +149,8 @@ impl World {
 
     /// Answers calls.
     fn call(&self) {
-        for _ in 0..3 {
+        for _ in 0..5 {
+            thread::yield_now();
             let acknowledged = self.acknowledged.load(Ordering::SeqCst);
             let noted = self.lease.note();
             let decided_at = self.published.load(Ordering::SeqCst);
