@@ -64,9 +64,12 @@ def manifests(name, text):
                 continue
             grace = pod["terminationGracePeriodSeconds"]
             assert grace > int(env["SCOPEGATE_DRAIN_TIMEOUT"].removesuffix("s")), name
-            for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+            for probe, asks_live in [("readinessProbe", False), ("livenessProbe", True)]:
                 how = "exec" if "SCOPEGATE_TLS_CERT" in env else "grpc"
                 assert how in container[probe], f"{name}: {probe}"
+                asked = container[probe][how]
+                named = asked.get("service") == "live" or "live" in asked.get("command", [])
+                assert named == asks_live, f"{name}: {probe}"
     print(f"kubernetes: {name} is right ({len(own)} resources)")
 
 

@@ -38,10 +38,20 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 
 {{- /* Kubernetes' own gRPC probe speaks no TLS: with TLS it is `scopegate health`. */ -}}
-{{- define "scopegate.probe" -}}
+{{- define "scopegate.readiness" -}}
 {{- if .Values.tls.secretName -}}
 exec: { command: [/scopegate, health, --timeout, "2s"] }
 {{- else -}}
 grpc: { port: 50051 }
+{{- end -}}
+{{- end -}}
+
+{{- /* The service `live` serves also while calls are not answered: a restart helps only if the process
+does not answer at all. */ -}}
+{{- define "scopegate.liveness" -}}
+{{- if .Values.tls.secretName -}}
+exec: { command: [/scopegate, health, --service, live, --timeout, "2s"] }
+{{- else -}}
+grpc: { port: 50051, service: live }
 {{- end -}}
 {{- end -}}
