@@ -47,6 +47,7 @@ mod key_limits;
 mod large_company;
 mod laws;
 mod logs;
+mod membership;
 mod metrics;
 mod model;
 mod oauth;
