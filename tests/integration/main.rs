@@ -50,6 +50,7 @@ mod large_company;
 mod laws;
 mod lease;
 mod logs;
+mod membership;
 mod metrics;
 mod model;
 mod oauth;
