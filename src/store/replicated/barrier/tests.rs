@@ -492,6 +492,7 @@ fn damaged_record_is_waited_for_until_it_is_deleted() {
     let outcomes = [world.commit()].map(|commit| world.register(commit));
     let again = world.everywhere();
     while world.records.contains_key(&damaged) {
+        assert!(outcomes.iter().chain([&again]).all(|outcome| result(outcome).is_none()));
         world.advance(100);
         world.round();
         world.barrier.give_up(world.now);
