@@ -214,7 +214,7 @@ impl World {
                 }
             }
             30 | 31 => self.now += u64::from(argument) * MILLISECOND,
-            32 if argument < 60 => self.now += u64::from(argument) * 100 * MILLISECOND,
+            32 => self.now += [1_000, 2_000, 2_900, 5_000][usize::from(argument % 4)] * MILLISECOND,
             _ => {}
         }
     }
@@ -360,8 +360,12 @@ impl Replica {
     }
 }
 
+fn cases() -> u32 {
+    std::env::var("SCOPEGATE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_call_is_answered_from_before_an_acknowledged_change(
