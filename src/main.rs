@@ -13,8 +13,8 @@ use scopegate::cli::{KeysCommand, ReplicasCommand, environment};
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
 use scopegate::observe::log::LogFormat;
-use scopegate::server::args::ServeArgs;
 use scopegate::server::StartupError;
+use scopegate::server::args::ServeArgs;
 use scopegate::server::bootstrap::BootstrapArgs;
 use scopegate::{cli, server};
 

@@ -252,7 +252,8 @@ async fn look(client: &Client) -> Result<(Listing, Beats), InitError> {
     let mut last = first;
     loop {
         let mut missing = last.members.iter().filter(|(record, _)| !record.fenced);
-        if missing.all(|(record, _)| beats.contains_key(&record.session)) || start.elapsed() > LOOK {
+        if missing.all(|(record, _)| beats.contains_key(&record.session)) || start.elapsed() > LOOK
+        {
             return Ok((last, beats));
         }
         tokio::time::sleep(PAUSE).await;

@@ -23,21 +23,11 @@ pub struct EtcdArgs {
     pub replicate_ca: Option<PathBuf>,
 
     /// The client certificate for etcd, in PEM.
-    #[arg(
-        long,
-        env = "SCOPEGATE_REPLICATE_CERT",
-        value_name = "FILE",
-        requires = "replicate_key"
-    )]
+    #[arg(long, env = "SCOPEGATE_REPLICATE_CERT", value_name = "FILE", requires = "replicate_key")]
     pub replicate_cert: Option<PathBuf>,
 
     /// The private key of --replicate-cert, in PEM.
-    #[arg(
-        long,
-        env = "SCOPEGATE_REPLICATE_KEY",
-        value_name = "FILE",
-        requires = "replicate_cert"
-    )]
+    #[arg(long, env = "SCOPEGATE_REPLICATE_KEY", value_name = "FILE", requires = "replicate_cert")]
     pub replicate_key: Option<PathBuf>,
 
     /// The user of etcd.

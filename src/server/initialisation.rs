@@ -130,7 +130,8 @@ async fn from_nothing(
     let (head, first) = match &file {
         None => (empty, None),
         Some(file) => {
-            let name = Name::parse("operator").map_err(|error| StartupError::Config(error.to_string()))?;
+            let name =
+                Name::parse("operator").map_err(|error| StartupError::Config(error.to_string()))?;
             let (secret, entry) = {
                 let dir = TemporaryDir::beside(&file.draft(cluster))?;
                 first_key(&dir.0, &empty, name).await?
@@ -174,7 +175,13 @@ async fn from_store(
             }
             return Ok(Initialised::Before(head.cluster));
         }
-        (_, Some((head, _))) => return exists(head.cluster, args),
+        (_, Some((head, _))) => {
+            if is_begun && position.is_some_and(|last| last.seq == 0) {
+                // The head of an earlier run can no longer be put.
+                store.leave_log()?;
+            }
+            return exists(head.cluster, args);
+        }
         (Some(cluster), None) if is_begun && position.is_some_and(|last| last.seq == 0) => {
             Head::first(cluster.id, store.incarnation(), store.opened_at(), machine_time())
         }
@@ -302,7 +309,9 @@ impl From<InitError> for StartupError {
         match error {
             InitError::InDoubt(_) => Self::Etcd(error.to_string()),
             InitError::Etcd(ref etcd) => match etcd {
-                EtcdError::Refused(_) | EtcdError::TooLarge { .. } => Self::Config(error.to_string()),
+                EtcdError::Refused(_) | EtcdError::TooLarge { .. } => {
+                    Self::Config(error.to_string())
+                }
                 EtcdError::NoAnswer(_) | EtcdError::NoSpace => Self::Etcd(error.to_string()),
             },
             InitError::Log(LogError::Store(error)) => Self::Store(error),

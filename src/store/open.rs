@@ -29,8 +29,8 @@ use super::replicated::{Cluster, LogPosition, cluster};
 use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
-    CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start, Store, StoreError, StoreMetrics,
-    chunked, gc, key, permissions, record, restore, upgrade,
+    CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start,
+    Store, StoreError, StoreMetrics, chunked, gc, key, permissions, record, restore, upgrade,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::keyring::Keyring;
@@ -234,21 +234,6 @@ impl Store {
         cache: u64,
         new: Option<(&Head, Option<u64>)>,
     ) -> Result<Self, OpenError> {
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match Self::open_now::<E>(dir, cache, new) {
-                // The other process may be about to close it.
-                Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
-                opened => return opened,
-            }
-        }
-    }
-
-    fn open_now<E: Engine>(
-        dir: &Path,
-        cache: u64,
-        new: Option<(&Head, Option<u64>)>,
-    ) -> Result<Self, OpenError> {
         let store = locked(dir, |lock| {
             let verified = VerifiedStore::read::<E>(dir, cache, new)?;
             Self::of(dir, E::file_name(), verified, lock)
@@ -266,8 +251,9 @@ impl Store {
     ) -> Result<Self, ReadError> {
         let upgraded_from = verified.upgrade()?;
         let keyring = verified.keyring()?;
-        let VerifiedStore { engine, checksum, usage, incarnation, cluster, head, time_mark, .. } =
-            verified;
+        let VerifiedStore {
+            engine, checksum, usage, incarnation, cluster, head, time_mark, ..
+        } = verified;
         let chain = engine.get(key::CHAIN)?.ok_or(Corrupt)?;
         let chain = Chain::from_bytes(&chain).ok_or(Corrupt)?;
         let time = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -403,6 +389,20 @@ impl Store {
 
 /// Does something with the locked directory of a store.
 pub(super) fn locked<T>(
+    dir: &Path,
+    work: impl Fn(File) -> Result<T, ReadError>,
+) -> Result<T, OpenError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match locked_now(dir, &work) {
+            // The other process may be about to close it.
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+fn locked_now<T>(
     dir: &Path,
     work: impl FnOnce(File) -> Result<T, ReadError>,
 ) -> Result<T, OpenError> {

@@ -32,7 +32,8 @@ use super::open::{LOCK_TIMEOUT, PAGE_CACHE, PAUSE, ReadError, VerifiedStore, loc
 use super::replicated::head::Head;
 use super::replicated::{Cluster, LogPosition, cluster};
 use super::{
-    FactKey, Incarnation, OpenError, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, chunked, key, record,
+    FactKey, Incarnation, OpenError, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, chunked, key,
+    record,
 };
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
@@ -350,6 +351,7 @@ pub fn begin_again(
         // The file names the incarnation. If this is interrupted, the store has none, which is no error.
         HighWaterMark::remove(dir)?;
         let engine = &*store.engine;
+        let author = author.clone();
         let (revision, time) = finish(engine, end, incarnation, Some(cluster), author, now)?;
         engine.sync()?;
         HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;

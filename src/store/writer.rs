@@ -69,7 +69,10 @@ impl Writer {
     }
 
     /// Makes the store follow the log of this cluster after this position. None: it follows no log.
-    pub(super) fn set_log(&mut self, log: Option<(Cluster, LogPosition)>) -> Result<(), EngineError> {
+    pub(super) fn set_log(
+        &mut self,
+        log: Option<(Cluster, LogPosition)>,
+    ) -> Result<(), EngineError> {
         let mut batch = WriteBatch::default();
         cluster::write(&mut batch, log);
         self.state.apply_unsynced(batch)?;

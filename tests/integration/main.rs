@@ -57,6 +57,7 @@ mod platforms;
 mod power_loss;
 mod redb_engine;
 mod replay;
+mod replicas_cli;
 mod requirements;
 mod resilience;
 mod restarts;

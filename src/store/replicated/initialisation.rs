@@ -121,7 +121,8 @@ async fn close_open(client: &Client) -> Result<Bytes, InitError> {
     let id = Uuid::new_v4();
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let answer = client.range(&Range::key(keys::HEAD), WITHIN).await.map_err(InitError::Etcd)?;
+        let answer =
+            client.range(&Range::key(keys::HEAD), WITHIN).await.map_err(InitError::Etcd)?;
         let (head, seen) = read_head(&answer)?.ok_or(LogError::Damaged("head"))?;
         match head.state {
             HeadState::Closed(_) => return Ok(seen),

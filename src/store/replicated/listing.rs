@@ -29,15 +29,15 @@ impl Listing {
     /// # Errors
     /// etcd gave no answer, or the answer is damaged.
     pub async fn read(client: &Client, within: Duration) -> Result<Self, ListingError> {
-        let ranges = [Range::key(keys::HEAD), Range::under(keys::LOG).limit(1), Range::under(keys::MEMBERS)];
+        let ranges =
+            [Range::key(keys::HEAD), Range::under(keys::LOG).limit(1), Range::under(keys::MEMBERS)];
         let then = ranges.map(Operation::Range).to_vec();
         let answer = client.txn(&Txn { then, ..Txn::default() }, within).await?;
         let [head, log, members] = answer.ranges.as_slice() else {
             return Err(LogError::Damaged("answer").into());
         };
-        let member = |pair: &super::etcd::Pair| {
-            Ok((MemberRecord::decode(&pair.value)?, pair.value.clone()))
-        };
+        let member =
+            |pair: &super::etcd::Pair| Ok((MemberRecord::decode(&pair.value)?, pair.value.clone()));
         Ok(Self {
             head: read_head(head)?,
             first_entry: log.pairs.first().and_then(|pair| keys::seq(&pair.key)),
