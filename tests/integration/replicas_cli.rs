@@ -13,6 +13,7 @@ use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
 use scopegate::store::replicated::etcd::{Client, Operation, Range, Txn};
 use scopegate::store::replicated::head::{Head, HeadState};
+use scopegate::store::replicated::initialisation::{self, InitError};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
 use scopegate::store::replicated::{Cluster, keys, listing};
 use scopegate::store::{CommitObserver, FactKey, Outcome, Store};
@@ -20,6 +21,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::harness::etcd::{Etcd, WITHIN};
+use crate::harness::proxy::Proxy;
 use crate::harness::{bootstrap, free_address, scopegate};
 
 /// What a command ended with.
@@ -155,7 +157,9 @@ async fn cluster_begins_empty_with_its_first_key() {
     let other = dir.path().join("other");
     init(&etcd, &["--first-key-to-file", other.to_str().expect("a text")]).fails(64, "already");
     assert!(!other.exists());
-    assert!(init(&etcd, &["--if-none", "--first-key-to-file", name]).succeeds().contains("is init"));
+    assert!(
+        init(&etcd, &["--if-none", "--first-key-to-file", name]).succeeds().contains("is init")
+    );
     assert_eq!(head(&client).await, Some(begun.clone()));
     // A run that was interrupted before it named the file is completed by the next one.
     let mut draft = other.clone().into_os_string();
@@ -176,7 +180,8 @@ async fn one_of_several_initialisations_at_once_wins() {
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs")
         })
         .collect();
-    let ended = started.into_iter().map(|child| Ended::from(child.wait_with_output().expect("it ends")));
+    let ended =
+        started.into_iter().map(|child| Ended::from(child.wait_with_output().expect("it ends")));
     let (won, lost): (Vec<_>, Vec<_>) = ended.partition(|ended| ended.code == 0);
     assert_eq!((won.len(), lost.len()), (1, 3));
     lost.into_iter().for_each(|lost| lost.fails(64, "the prefix has a cluster already"));
@@ -201,7 +206,8 @@ async fn cluster_begins_with_a_store_that_then_belongs_to_it() {
     // What was done is not reported as a failure.
     assert!(init_of(&etcd, &dir, &[]).succeeds().contains("is initialised"));
     assert_eq!(head(&client).await, Some(begun.clone()));
-    let shown = run(scopegate().args(["replicas", "show", "--output", "json", "--data-dir"]).arg(&dir));
+    let shown =
+        run(scopegate().args(["replicas", "show", "--output", "json", "--data-dir"]).arg(&dir));
     let shown: Value = serde_json::from_str(&shown.succeeds()).expect("JSON");
     assert_eq!(shown["cluster"], begun.cluster.to_string());
     assert_eq!(shown["incarnation"], begun.incarnation.to_string());
@@ -266,6 +272,77 @@ async fn interrupted_initialisation_of_a_store_is_completed_by_the_next() {
 }
 
 #[tokio::test]
+async fn killed_initialisation_is_completed_by_the_next() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let client = etcd.client();
+    let deleted = Txn { then: vec![Operation::Delete(Range::under(""))], ..Txn::default() };
+    // As soon as there is a draft of the key, and as soon as there is a head.
+    for waits_for_head in [false, true, false, true] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("key");
+        let mut command = command("init", etcd.address(0));
+        command.arg("--first-key-to-file").arg(&file).stdout(Stdio::null());
+        let mut child = command.spawn().expect("it runs");
+        while match waits_for_head {
+            true => head(&client).await.is_none(),
+            false => fs::read_dir(dir.path()).expect("readable").next().is_none(),
+        } {}
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+        run(command.arg("--if-none")).succeeds();
+        let files = fs::read_dir(dir.path()).expect("readable");
+        let files: Vec<_> = files.map(|file| file.expect("readable").file_name()).collect();
+        assert_eq!(files, ["key"], "one key, and nothing else");
+        // The key is the one that the cluster began with.
+        let begun = head(&client).await.expect("a head");
+        assert_eq!((begun.seq, begun.revision), (1, Revision(1)));
+        let secret = fs::read_to_string(&file).expect("readable");
+        let entry = client.range(&keys::entries_behind(0), WITHIN).await.expect("an answer");
+        let id = secret.trim().split('_').nth(1).expect("an id");
+        let entry = &entry.pairs.first().expect("an entry").value;
+        assert!(entry.windows(id.len()).any(|part| part == id.as_bytes()), "{id}");
+        client.txn(&deleted, WITHIN).await.expect("removed");
+    }
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = store(parent.path());
+    let mut command = command("init", etcd.address(0));
+    let mut child = command.arg("--data-dir").arg(&dir).spawn().expect("it runs");
+    while head(&client).await.is_none() {}
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    let begun = head(&client).await.expect("a head");
+    init_of(&etcd, &dir, &[]).succeeds();
+    assert_eq!(head(&client).await.as_ref(), Some(&begun));
+    let own = Cluster { id: begun.cluster, etcd_cluster_id: client.cluster_id() };
+    assert_eq!(cluster(&dir), Some(own));
+}
+
+#[tokio::test]
+async fn transaction_whose_answer_is_lost_is_not_reported_as_a_failure() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let direct = etcd.client();
+    let proxy = Proxy::start(etcd.address(0));
+    let head_of = |cluster| Head::first(cluster, Uuid::new_v4(), Revision(3), Timestamp::now());
+    let (first, second) = (head_of(Uuid::new_v4()), head_of(Uuid::new_v4()));
+    for new in [&first, &second] {
+        let client = Etcd::client_of(&[&proxy.address]);
+        let listing = initialisation::listing(&client).await.expect("an answer");
+        let closed = initialisation::close(&client, &listing).await.expect("closed");
+        proxy.hold_answers();
+        let (replaced, ()) = tokio::join!(initialisation::replace(&client, closed, new), async {
+            while head(&direct).await.as_ref() != Some(new) {}
+            proxy.cut();
+            proxy.mend();
+        });
+        replaced.expect("it was carried out");
+        assert_eq!(head(&direct).await.as_ref(), Some(new));
+    }
+    let third = head_of(Uuid::new_v4());
+    let lost = initialisation::begin(&direct, &third, None).await;
+    assert_eq!(lost, Err(InitError::Exists(second.cluster)));
+}
+
+#[tokio::test]
 async fn cluster_is_replaced_with_another_incarnation() {
     let Some(etcd) = Etcd::start(1, &[]).await else { return };
     let client = etcd.client();
@@ -278,7 +355,8 @@ async fn cluster_is_replaced_with_another_incarnation() {
     let ahead = Head { revision: Revision(5), ..old.clone() };
     put(&client, keys::HEAD, ahead.encode()).await;
     let again = ["--again", "--all-stopped"];
-    init_of(&etcd, &dir, &again).fails(64, "use the store of the replica with the highest revision");
+    init_of(&etcd, &dir, &again)
+        .fails(64, "use the store of the replica with the highest revision");
     assert_eq!(head(&client).await, Some(ahead));
     for args in [&["--again"][..], &["--all-stopped"], &["--accept-loss"]] {
         assert_eq!(init(&etcd, args).code, 2, "a usage error: {args:?}");
