@@ -77,7 +77,7 @@ impl Failover {
         let (head, body) = request.into_parts();
         let method = method(&self.messages, &head.uri);
         if method.as_ref().is_some_and(MethodDescriptor::is_client_streaming) {
-            let server = self.from_current().next().map(|(_, server)| server.clone());
+            let server = self.in_order().next().map(|(_, server)| server.clone());
             let server = server.ok_or_else(no_server)?;
             return server.oneshot(Request::from_parts(head, body)).await;
         }
@@ -117,7 +117,7 @@ impl Failover {
     /// is that of a server, or else of the last connection.
     async fn round(&self, request: &Request<Bytes>, limit: Option<Duration>) -> Outcome {
         let mut refused = Err(no_server());
-        for (index, server) in self.from_current() {
+        for (index, server) in self.in_order() {
             let server = limit.map_or_else(|| server.clone(), |limit| server.with_limit(limit));
             let request = request.clone().map(|body| TonicBody::new(Full::new(body)));
             let outcome = server.oneshot(request).await;
@@ -136,8 +136,8 @@ impl Failover {
         refused
     }
 
-    /// All servers, from the current one on.
-    fn from_current(&self) -> impl Iterator<Item = (usize, &Timeout)> {
+    /// All servers in the order in which a call tries them: the current one first.
+    fn in_order(&self) -> impl Iterator<Item = (usize, &Timeout)> {
         let servers = self.servers.iter().enumerate();
         servers.cycle().skip(self.current.load(Ordering::Relaxed)).take(self.servers.len())
     }
