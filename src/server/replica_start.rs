@@ -53,7 +53,7 @@ impl ReplicaStart {
                 dir.display()
             )));
         }
-        let store = Store::create_for(dir, page_cache, &log.head, etcd_cluster)?;
+        let mut store = Store::create_for(dir, page_cache, &log.head, etcd_cluster)?;
         let Some(cluster) = store.cluster() else {
             return Err(StartupError::Config(format!(
                 "the store in `{}` belongs to no cluster: begin a cluster with it by `scopegate replicas \
@@ -72,12 +72,17 @@ impl ReplicaStart {
                 dir.display()
             )));
         }
-        store.replicated(replica, &log.head).map_err(|error| match error {
+        let refused = |error| match error {
             LogError::Store(error) => error.into(),
             error => StartupError::Replica(format!(
                 "{error}; to join this cluster, give an empty --data-dir"
             )),
-        })
+        };
+        if cluster.id == log.head.cluster && cluster.etcd_cluster_id.is_none() {
+            // The head in etcd shows that the initialisation of the cluster was carried out.
+            store.note_etcd_cluster(etcd_cluster).map_err(refused)?;
+        }
+        store.replicated(replica, &log.head).map_err(refused)
     }
 }
 

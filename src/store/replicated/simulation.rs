@@ -110,7 +110,7 @@ enum Session {
     },
     Joined {
         record: MemberRecord,
-        renewal: Option<Renewal>,
+        renewal: Option<Box<Renewal>>,
     },
 }
 
@@ -377,7 +377,7 @@ impl Replica {
                 let record = self.record(session, renewals);
                 let sent = Renewal { sent: now, record, result: None };
                 if let Session::Joined { renewal, .. } = &mut self.session {
-                    *renewal = Some(sent);
+                    *renewal = Some(Box::new(sent));
                 }
             }
             Session::Joined { record, renewal: Some(renewal) } => match renewal.result {
