@@ -20,7 +20,7 @@ pub(in crate::store) enum EntryOutcome {
     Committed(Vec<Uuid>),
     /// The log does not have it, and never will: these entries came first.
     Behind(Vec<(Entry, Hash)>),
-    /// It is not committed, or nobody knows.
+    /// It is not committed, or it is not known.
     Rejected(StoreError),
 }
 

@@ -149,7 +149,7 @@ impl EtcdLog {
         })
     }
 
-    /// The outcome of an entry that is in the log, although nobody said so when it was committed.
+    /// The outcome of an entry that is in the log, although no answer said so when it was committed.
     async fn committed(&self) -> EntryOutcome {
         loop {
             match self.client.range(&Range::under(keys::MEMBERS), ANSWER).await {
