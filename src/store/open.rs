@@ -29,7 +29,7 @@ use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
     CLOCK_LEAD, Fact, FactKey, Incarnation, SCHEMA_VERSION, Start, Store, StoreError, StoreMetrics,
-    chunked, gc, key, permissions, record, restore, upgrade,
+    chunked, gc, installation, key, permissions, record, restore, upgrade,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::keyring::Keyring;
@@ -218,7 +218,10 @@ impl Store {
             Err(TryLockError::Error(error)) => return Err(io_error(&error)),
         };
         if restore::is_unfinished(dir) {
-            return Err(OpenError::HalfRestored(name));
+            return Err(match installation::is_unfinished(dir) {
+                true => OpenError::HalfInstalled(name),
+                false => OpenError::HalfRestored(name),
+            });
         }
         // An engine may panic on data that it cannot read, and print the message. Here it becomes
         // part of the error.
@@ -296,6 +299,7 @@ impl Store {
             usage,
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),
+            snapshots: ActiveBackups::default(),
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })

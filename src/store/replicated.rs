@@ -32,6 +32,7 @@ pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
 pub use self::settings::Settings;
+use super::backup::Backup;
 use super::command_queue::WriterCommand;
 use super::engine::EngineError;
 use super::error::Corrupt;
@@ -85,8 +86,18 @@ impl Store {
         if head.revision != store {
             return Err(LogError::Revision { log: head.revision, store });
         }
-        writer.set_log_position(position).map_err(StoreError::from)?;
+        writer.set_log_position(head.cluster, position).map_err(StoreError::from)?;
         Ok(())
+    }
+
+    /// Begins a backup for another replica, which installs it as its store. It has the position of
+    /// its revision. Changes continue meanwhile. It may wait for the disk.
+    ///
+    /// # Errors
+    /// The store follows no log, the engine cannot answer, or two snapshots are in progress.
+    pub fn snapshot(&self) -> Result<Backup, LogError> {
+        self.log_position()?.ok_or(LogError::NotFollowing)?;
+        Ok(self.begin_backup(&self.snapshots)?)
     }
 
     /// Sends each entry of own changes to `entries`, before the changes are applied. Call it before

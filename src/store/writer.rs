@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
+use uuid::Uuid;
 
 use super::apply::AppliedState;
 use super::command_queue::WriterCommand;
@@ -68,9 +69,14 @@ impl Writer {
         self.entries = Some(entries);
     }
 
-    /// Makes the store follow a log after this position.
-    pub(super) fn set_log_position(&mut self, position: LogPosition) -> Result<(), EngineError> {
+    /// Makes the store follow the log of this cluster after this position.
+    pub(super) fn set_log_position(
+        &mut self,
+        cluster: Uuid,
+        position: LogPosition,
+    ) -> Result<(), EngineError> {
         let mut batch = WriteBatch::default();
+        batch.insert(key::CLUSTER, *cluster.as_bytes());
         batch.insert(key::LOG_POSITION, position.bytes());
         self.state.apply_unsynced(batch)?;
         self.state.engine.sync()?;
