@@ -14,6 +14,8 @@ mod memory_share;
 mod own_issuer;
 mod settings;
 mod signals;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::io::{self, Write};
 use std::sync::Arc;

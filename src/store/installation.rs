@@ -69,7 +69,9 @@ pub enum InstallError {
     #[error("the snapshot is of a newer version of scopegate: upgrade this replica")]
     Newer,
     /// The snapshot is of another incarnation than the log.
-    #[error("the snapshot has incarnation `{snapshot}`, and the log has `{log}`: ask another replica")]
+    #[error(
+        "the snapshot has incarnation `{snapshot}`, and the log has `{log}`: ask another replica"
+    )]
     Incarnation {
         /// The incarnation of the snapshot.
         snapshot: Incarnation,
@@ -156,8 +158,12 @@ pub fn install_snapshot_on<E: Engine>(
         },
         None => io_error(io::Error::other(panic_message)),
     };
-    // If this fails, the marker stays, and the next start does it.
-    if let Err(error) = put_back(dir, &replaced) {
+    // Without the marker no file was moved. With it, the next start does what fails here.
+    let undone = match is_unfinished(dir) {
+        true => put_back(dir, &replaced).map(drop),
+        false => replaced.cancel_move(),
+    };
+    if let Err(error) = undone {
         tracing::warn!(%error, dir = %dir.display(), "the replaced store could not be put back");
     }
     Err(error)

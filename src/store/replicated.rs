@@ -20,6 +20,8 @@ mod log_error;
 mod log_position;
 pub mod member_record;
 mod settings;
+pub mod snapshot_client;
+pub mod truncation;
 
 use std::sync::mpsc;
 
@@ -46,7 +48,15 @@ pub const FORMAT: u32 = 1;
 /// The position of a store after it has applied entries.
 pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 
+/// The messages of calls between replicas.
+pub mod peer {
+    pub use super::proto::{SnapshotRequest, SnapshotResponse};
+    /// The method of a snapshot.
+    pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
+}
+
 mod proto {
+    #![allow(missing_docs, reason = "the comments of the .proto files describe the messages")]
     include!(concat!(env!("OUT_DIR"), "/scopegate.replica.v1.rs"));
 }
 

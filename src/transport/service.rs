@@ -35,7 +35,7 @@ use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary::{self, CallBounds};
-use crate::grpc::{self, Api, status, streams};
+use crate::grpc::{self, Api, peer_service, status, streams};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
@@ -150,17 +150,19 @@ pub(crate) fn handle(
     own_slots: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
-    enum DispatchedCall<H, F> {
+    enum DispatchedCall<H, P, F> {
         Unfit(RejectedHead),
         Rejected(Box<Status>),
         Check(Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
+        Peer(Pin<Box<P>>),
         Other(Pin<Box<F>>, Option<CallSlot>),
     }
     let path = request.uri().path();
     let operation = access::operation(path);
     let is_batch = operation.is_some_and(access::is_method_of::<BatchCheckRequest>);
     let interruptible = Interruptible::new(activity, operation, path);
+    let peer_method = peer_service::method(&service.api, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         DispatchedCall::Unfit(unfit)
@@ -175,6 +177,15 @@ pub(crate) fn handle(
                 let health = Arc::clone(&service.health);
                 let body = request.into_body();
                 DispatchedCall::Health(Box::pin(health.answer(kind, slot, deadline, body)))
+            }
+            Err(status) => DispatchedCall::Rejected(Box::new(status)),
+        }
+    } else if peer_method.is_some() {
+        match peer_service::admit(&service.api, request.headers()) {
+            Ok(()) => {
+                activity.accept();
+                open = Some(activity.open());
+                DispatchedCall::Peer(Box::pin(peer_call(Arc::clone(&service), request)))
             }
             Err(status) => DispatchedCall::Rejected(Box::new(status)),
         }
@@ -237,6 +248,7 @@ pub(crate) fn handle(
                 interruptible.answer(unary::unary(bounds, body, account, check)).await
             }
             DispatchedCall::Health(call) => interruptible.answer(call).await,
+            DispatchedCall::Peer(call) => interruptible.answer(call).await,
             DispatchedCall::Other(call, None) => interruptible.answer(call).await,
             DispatchedCall::Other(call, Some(slot)) => slot.hold(interruptible.answer(call).await),
             DispatchedCall::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
@@ -245,7 +257,8 @@ pub(crate) fn handle(
         let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
-        let known_path = operation.map_or("other", |operation| operation.path);
+        let known_path =
+            operation.map(|operation| operation.path).or(peer_method).unwrap_or("other");
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
             // A call is open until its last frame is sent. A batch of checks is too frequent to pay for
@@ -256,6 +269,24 @@ pub(crate) fn handle(
             }),
             _ => response.map(|body| body.in_flight(in_flight)),
         })
+    }
+}
+
+/// Answers a call of another replica on the background runtime.
+async fn peer_call(
+    service: Arc<Service>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    if !unary::is_supported(request.headers()) {
+        return status::compressed().into_http();
+    }
+    unary::keep_own(request.headers_mut());
+    let (api, within) = (service.api.clone(), service.request_timeout);
+    let running = service.background.spawn(peer_service::answer(api, request, within));
+    match AbortOnDropHandle::new(running).await {
+        Ok(response) => response.map(ResponseBody::Other),
+        // The call panicked, or the runtime shuts down.
+        Err(_) => status::internal().into_http(),
     }
 }
 

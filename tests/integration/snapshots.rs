@@ -47,6 +47,8 @@ fn snapshot_is_of_one_revision<E: Engine>() {
             a.store.note_last_seen(vec![(Revision(3), 8)]);
         }
     }
+    // It holds the engine.
+    drop(parts);
     let at_the_end = a.position();
     history.live(&a.store, 20);
     let installed = install_snapshot_on::<E>(&at("b"), &*bytes, &head).expect("installed");
@@ -114,7 +116,10 @@ impl Behind {
         let names: Vec<_> = names.map(|entry| entry.file_name()).collect();
         let has = |name: &str| names.iter().any(|other| other.to_str() == Some(name));
         let is_clean = !["replaced", "replaced.moving", "restoring"].into_iter().any(has);
-        is_clean && has("witness") && has("signing-keys") && entries::<SledEngine>(dir) == self.before
+        is_clean
+            && has("witness")
+            && has("signing-keys")
+            && entries::<SledEngine>(dir) == self.before
     }
 
     fn is_installed(&self, dir: &Path) -> bool {
@@ -165,6 +170,12 @@ fn snapshot_that_is_not_whole_or_of_another_life_leaves_the_old_store() {
     let backup: Vec<_> = iter::from_fn(|| backup.next_part().expect("read")).flatten().collect();
     let head = Head { incarnation: single.store.incarnation(), ..behind.head.clone() };
     assert!(matches!(install(&head, &backup), InstallError::NotFollowing));
+    // Where the marker cannot be written, no file is moved.
+    let draft = behind.dir.join("restoring.new");
+    fs::create_dir(&draft).expect("made");
+    let error = behind.install(&**bytes).expect_err("there is a directory in its place");
+    assert!(!error.is_of_the_snapshot() && behind.is_as_before(&behind.dir), "{error}");
+    fs::remove_dir(draft).expect("empty");
     behind.install(&**bytes).expect("installed");
     assert!(behind.is_installed(&behind.dir));
 }
