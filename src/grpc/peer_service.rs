@@ -81,7 +81,7 @@ where
 
 /// The chunks of a snapshot.
 async fn snapshot(api: &Api) -> Result<impl Stream<Item = Chunk> + Send + use<>, Status> {
-    let refused = |error| Status::from(AuthorityError::Store(error));
+    let refused = |error| -> Status { AuthorityError::Store(error).into() };
     // The snapshot counts for the limit until its last chunk is handed over.
     let guard = api.snapshots.take(&Caller::Internal);
     let guard = guard.map_err(|_| refused(StoreError::TooManyBackups))?;
