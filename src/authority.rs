@@ -35,6 +35,7 @@ pub mod introspection;
 pub mod issuer_keys;
 mod last_used;
 mod load_pool;
+pub mod noted_call;
 pub mod operation;
 pub mod own_issuer;
 pub mod problem;
@@ -77,7 +78,7 @@ use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::backup::Backup;
-use crate::store::replicated::LogError;
+use crate::store::replicated::{LogError, Replica};
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
@@ -220,6 +221,12 @@ impl Authority {
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {
         self.facts.store().incarnation()
+    }
+
+    /// The replica that this process is, if it is one of several.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.facts.store().replica()
     }
 
     /// The keys of the catalog's issuers of tokens.

@@ -1,8 +1,9 @@
 //! The commands of the `scopegate` program, one file for each command.
 //!
-//! They are gRPC clients like any other, and use no layer below that. Three need no server: the check
+//! They are gRPC clients like any other, and use no layer below that. Four need no server: the check
 //! and the tests of a catalog file ask the policy; `explain --at` replays changes with the policy,
-//! because a server keeps only the changes; a restore writes the store itself.
+//! because a server keeps only the changes; a restore writes the store itself; `replicas` asks etcd, and
+//! reads the stores of stopped replicas.
 //!
 //! Not here: the flags of a server; see [`crate::server::args`].
 
@@ -62,6 +63,7 @@ mod output_format;
 mod printer;
 mod prompt;
 mod repeated;
+mod replicas;
 mod report;
 mod restore;
 mod scope;
@@ -84,6 +86,7 @@ pub use self::client::{Limit, ServerArgs, WriteArgs};
 pub use self::company_restrict::RestrictArgs;
 pub use self::confirmation::Confirmation;
 pub use self::keys::KeysCommand;
+pub use self::replicas::{ReplicasCommand, replicas};
 pub use self::secret::SecretCommand;
 
 /// The exit code of a command that has no result: the server cannot be reached or returns an error.

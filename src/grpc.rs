@@ -18,6 +18,7 @@ pub mod fuzz;
 mod import;
 mod import_position;
 mod key;
+pub mod leased_body;
 mod list_limits;
 pub mod memory;
 pub mod methods;

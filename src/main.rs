@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use scopegate::cli::command::Command;
-use scopegate::cli::{KeysCommand, environment};
+use scopegate::cli::{KeysCommand, ReplicasCommand, environment};
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
 use scopegate::observe::log::LogFormat;
+use scopegate::server::StartupError;
 use scopegate::server::args::ServeArgs;
 use scopegate::server::bootstrap::BootstrapArgs;
 use scopegate::{cli, server};
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     match config.command {
         Command::Serve(args) => serve(*args),
         Command::Keys(KeysCommand::Bootstrap(args)) => bootstrap(&args),
+        Command::Replicas(command) => replicas(command),
         command => {
             if let Command::Restore(_) = command {
                 set_private_umask();
@@ -167,6 +169,20 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
         Err(failure) => {
             log::tell(&format!("scopegate: {failure}"));
             ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`.
+fn replicas(command: ReplicasCommand) -> ExitCode {
+    set_private_umask();
+    let ended = single_threaded().map_err(anyhow::Error::from);
+    match ended.and_then(|runtime| runtime.block_on(cli::replicas(command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::tell(&cli::failure::line(&error));
+            let failure = error.downcast_ref::<StartupError>();
+            ExitCode::from(failure.map_or(74, StartupError::exit_code))
         }
     }
 }

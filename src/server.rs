@@ -9,15 +9,21 @@ pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
+pub mod etcd_args;
+mod first_key_file;
+pub mod initialisation;
 mod listen_address;
 mod memory_share;
 mod own_issuer;
+pub mod replica_args;
+mod replica_start;
 mod settings;
 mod signals;
 #[cfg(test)]
 mod snapshot_tests;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +33,8 @@ pub use self::bootstrap::bootstrap;
 use self::catalog_file::CatalogAtStart;
 use self::memory_share::MemoryShare;
 use self::own_issuer::own_issuer;
+use self::replica_args::replica_settings;
+use self::replica_start::{ReplicaStart, joined};
 use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
@@ -37,6 +45,8 @@ use crate::grpc::Api;
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
+use crate::store::lease::Lease;
+use crate::store::replicated::{self, ReplicaError};
 use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
@@ -61,9 +71,15 @@ pub enum StartupError {
     /// The store cannot be opened. Exit code 74.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// etcd did not answer. Exit code 69.
+    #[error("{0}")]
+    Etcd(String),
     /// The store failed while the server ran. Exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
+    /// The server cannot be, or remain, a replica of its cluster. Exit code 74.
+    #[error("{0}")]
+    Replica(String),
     /// A task or thread that the server needs panicked. Exit code 70.
     #[error(
         "the task `{0}`, which the server needs, failed because of a bug, which the line before \
@@ -78,8 +94,19 @@ impl StartupError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Config(_) => 64,
-            Self::Shortage(_) | Self::Open(_) | Self::Store(_) => 74,
+            Self::Etcd(_) => 69,
+            Self::Shortage(_) | Self::Open(_) | Self::Store(_) | Self::Replica(_) => 74,
             Self::Broken(_) => 70,
+        }
+    }
+}
+
+impl From<ReplicaError> for StartupError {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::Settings(what) => Self::Config(what),
+            ReplicaError::NoThread => Self::Shortage(error.to_string()),
+            ReplicaError::NoAnswer(_) | ReplicaError::Log(_) => Self::Replica(error.to_string()),
         }
     }
 }
@@ -105,13 +132,27 @@ pub struct Drained {
 /// # Errors
 /// The server could not start, or the store failed.
 pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
+    run_under_lease(args, Arc::new(Lease::unlimited())).await
+}
+
+/// As [`run`], but calls are answered only while this lease holds. Another part of the program begins and
+/// ends its sessions.
+///
+/// # Errors
+/// As for [`run`].
+pub async fn run_under_lease(args: ServeArgs, lease: Arc<Lease>) -> Result<Drained, StartupError> {
     // This comes first: until then each of these signals ends the process.
     let mut reloads = ReloadSignals::listen()
         .map_err(|error| StartupError::Config(format!("cannot wait for signals: {error}")))?;
     let catalog = catalog_of(&args)?;
     let own_issuer = own_issuer(&args)?;
+    let replica = replica_settings(&args)?;
     let mut listener = Listener::listen(settings(&args)).await?;
-    let outcome = serve(&args, &catalog, own_issuer, &mut listener, &mut reloads).await;
+    let kind = match replica {
+        Some(settings) => StoreKind::OfReplica(Box::new(settings)),
+        None => StoreKind::Alone(lease),
+    };
+    let outcome = serve(&args, kind, &catalog, own_issuer, &mut listener, &mut reloads).await;
     // Without an open store there is no call to wait for, and nothing to close.
     let calls_cut = match listener.api.authority() {
         Some(_) => listener.drain(Duration::from_secs(args.drain_timeout.into())).await,
@@ -120,8 +161,17 @@ pub async fn run(args: ServeArgs) -> Result<Drained, StartupError> {
     outcome.map(|()| Drained { calls_cut })
 }
 
+/// Whose store a server opens.
+enum StoreKind {
+    /// Its own, and calls are answered while this lease holds.
+    Alone(Arc<Lease>),
+    /// That of one of several replicas.
+    OfReplica(Box<replicated::Settings>),
+}
+
 async fn serve(
     args: &ServeArgs,
+    kind: StoreKind,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     listener: &mut Listener,
@@ -129,7 +179,7 @@ async fn serve(
 ) -> Result<(), StartupError> {
     let mut end = TerminationSignals::listen()?;
     let authority = tokio::select! {
-        opened = open(args, catalog, own_issuer, &listener.api) => opened?,
+        opened = open(args, kind, catalog, own_issuer, &listener.api) => opened?,
         name = end.next() => {
             tracing::info!(signal = name, "ending before the store was open");
             return Ok(());
@@ -143,7 +193,7 @@ async fn serve(
     }
     // The server serves without keys of issuers: their tokens cannot be verified until they are read.
     let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
-    listener.set_serving();
+    let _health = listener.set_serving(authority);
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
     let oauth_address = listener.oauth_address.map(tracing::field::display);
@@ -170,6 +220,7 @@ async fn serve(
                 return Ok(());
             }
             _ = failure.wait_for(|failed| *failed) => return Err(StoreError::Unavailable.into()),
+            error = replica_start::failed(authority) => return Err(error),
             name = listener.supervisor.failed() => return Err(StartupError::Broken(name)),
             () = reloads.next() => listener.reload(),
             _ = tick.tick() => authority.keep_time(),
@@ -181,6 +232,7 @@ async fn serve(
 /// Opens the store and the API.
 async fn open<'a>(
     args: &ServeArgs,
+    kind: StoreKind,
     catalog: &CatalogAtStart,
     own_issuer: Option<OwnIssuer>,
     api: &'a Api,
@@ -192,8 +244,22 @@ async fn open<'a>(
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, audit_log_retention) = (u64::from(page_cache) << 20, args.audit_log_retention);
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
+    let (replica, lease) = match kind {
+        StoreKind::Alone(lease) => (None, lease),
+        StoreKind::OfReplica(settings) => {
+            let replica = ReplicaStart::connect(*settings).await?;
+            (Some(replica), Arc::new(Lease::none()))
+        }
+    };
     let opened = tokio::task::spawn_blocking(move || {
-        let store = Store::open_with_page_cache(&data_dir, page_cache)?;
+        let store = match replica {
+            Some(replica) => replica.open(&data_dir, page_cache)?,
+            None => {
+                let store = Store::open_with_page_cache(&data_dir, page_cache)?;
+                check_standalone(&store, &data_dir)?;
+                store.with_lease(lease)
+            }
+        };
         let mut store = store.bounding_companies(bounds);
         if let Retention::Seconds(kept) = audit_log_retention {
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
@@ -223,13 +289,28 @@ async fn open<'a>(
             tracing::warn!("{sentence}");
         }
     }
-    let prepared = prepare(&authority, catalog, args).await;
+    let prepared = async {
+        joined(&authority).await?;
+        prepare(&authority, catalog, args).await
+    };
+    let prepared = prepared.await;
     if prepared.is_err() {
         tokio::task::block_in_place(|| authority.close());
     }
     api.catalog_rejected.set(prepared?.into());
     // The API opens last: before, the catalog and the keys are not settled.
     Ok(api.open(authority))
+}
+
+/// Refuses the store of a replica to what does not follow the log of its cluster: the store would get
+/// changes that the log does not have.
+fn check_standalone(store: &Store, dir: &Path) -> Result<(), StartupError> {
+    let Some(cluster) = store.cluster() else { return Ok(()) };
+    Err(StartupError::Config(format!(
+        "the store in `{}` is one of the replicas of the cluster `{}`: start it with --replicate, or          restore a backup into another directory for a server of its own",
+        dir.display(),
+        cluster.id
+    )))
 }
 
 /// Sentences about decisions of the current catalog that changed with an upgrade of the store.
@@ -282,7 +363,9 @@ fn open_to_all(args: &ServeArgs) -> StartupError {
 fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens.
     let exists = Store::exists(&args.data_dir);
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
+    // A new replica gets the keys of its cluster.
+    let is_new = !exists && !args.replica.is_replica();
+    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && is_new {
         return Err(open_to_all(args));
     }
     if args.demo {

@@ -77,17 +77,23 @@ pub use self::observer::{CommitObserver, Outcome};
 pub use self::open_error::OpenError;
 pub use self::proposal::{FactWrite, Proposal};
 pub use self::receipt::Receipt;
-pub use self::restore::{RestoreError, Restored, restore, restore_on};
+pub use self::restore::{RestoreError, Restored, begin_again, restore, restore_on};
 use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
 use engine::Engine;
+use lease::Lease;
 use quota::Quota;
+use replicated::{Cluster, Replica};
 use usage::{Pending, SharedUsage};
 use writer::Writer;
 
-/// The schema version that this program writes. It does not open a store of a later version.
+/// The schema version that this program writes.
 const SCHEMA_VERSION: u64 = 3;
+
+/// The schema version of a store of a cluster: that of other stores, with the cluster and the position
+/// in its log. This program does not open a store of a later version.
+const REPLICATED_SCHEMA_VERSION: u64 = SCHEMA_VERSION + 1;
 
 /// The incarnation of a store; a restored backup has a new one. Etags and page tokens carry it, so
 /// that those of another incarnation are rejected.
@@ -107,6 +113,8 @@ pub type CommitHandle = oneshot::Receiver<Result<Receipt, CommitError>>;
 pub struct Store {
     engine: Arc<dyn Engine>,
     incarnation: Incarnation,
+    /// The cluster whose log the store follows.
+    cluster: Option<Cluster>,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
     /// The change by which an operator last set the time back, and the time from which the store continued.
@@ -116,12 +124,16 @@ pub struct Store {
     durable_time: Arc<AtomicI64>,
     metrics: Arc<StoreMetrics>,
     usage: SharedUsage,
+    /// Until when calls may be answered from this store.
+    lease: Arc<Lease>,
     /// The parts of the writer, until it is started.
     setup: Mutex<Option<Setup>>,
     commands: CommandQueue,
     backups: ActiveBackups,
     /// Backups for other replicas, which have slots of their own.
     snapshots: ActiveBackups,
+    /// What makes this process one of several, if it is.
+    replica: Option<Replica>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Locks the directory for this process. It is the last field, so it is dropped last.
     _lock: File,
@@ -158,6 +170,19 @@ impl Store {
         &self.metrics
     }
 
+    /// Until when calls may be answered from this store. By default it never ends.
+    #[must_use]
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// The same store, with this lease. Call it before the writer is started.
+    #[must_use]
+    pub fn with_lease(mut self, lease: Arc<Lease>) -> Self {
+        self.lease = lease;
+        self
+    }
+
     /// Starts the writer. Before that, nothing can be committed.
     pub fn start(&self, observer: Arc<dyn CommitObserver>) {
         let setup = self.setup.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -167,6 +192,12 @@ impl Store {
         {
             // The writer thread is gone, so nothing can be committed.
             observer.failed();
+        }
+        if let Some(replica) = &self.replica
+            && let Err(error) = replica.start(self.commands.clone())
+        {
+            tracing::error!(%error, "the replica cannot be started");
+            self.lease.close();
         }
     }
 
@@ -179,7 +210,10 @@ impl Store {
         // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
         let waiting = self.metrics.waiting.read();
         let is_full = waiting >= QUEUE as u64 && !proposal.takes_away();
-        if is_full || (waiting >= (QUEUE + URGENT - KEYS) as u64 && !proposal.deletes_keys()) {
+        let is_full_for_urgent = waiting >= (QUEUE + URGENT - KEYS) as u64;
+        // The writer may have taken commands from the channel that still wait.
+        let is_full_for_all = waiting >= (QUEUE + URGENT) as u64;
+        if is_full || is_full_for_all || (is_full_for_urgent && !proposal.deletes_keys()) {
             return Err(StoreError::Busy);
         }
         self.commands.queue(WriterCommand::Commit(Box::new(proposal), reply))?;
@@ -268,6 +302,9 @@ impl Store {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         // If the writer panicked, it has reported that to its observer.
         thread.map(JoinHandle::join);
+        if let Some(replica) = &self.replica {
+            replica.stop();
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 use std::time::Instant;
 
 use super::caller_limits::{CallerLimits, CallsByKey};
+use super::noted_call::NotedCall;
 use super::operation::{Companies, Effect, Operation};
 use super::{Authority, Session};
 use crate::metrics::Counted;
@@ -78,6 +79,8 @@ pub enum Urgency {
 /// An admitted call.
 #[derive(Debug)]
 pub struct Admission {
+    /// The call, which noted the session of the lease before its caller was authenticated.
+    pub noted: NotedCall,
     /// The method.
     pub operation: &'static Operation,
     /// The caller.
@@ -128,6 +131,7 @@ impl Authority {
     /// The caller is not authenticated or not permitted, there is no such method, or a limit is reached.
     pub fn admit(
         &self,
+        noted: NotedCall,
         operation: Option<&'static Operation>,
         presented: Presented<'_>,
         Load { in_flight, max_in_flight, by_key, limits }: Load<'_>,
@@ -162,7 +166,7 @@ impl Authority {
                 Some(of_key)
             }
         };
-        Ok(Admission { operation, caller, urgency, in_flight })
+        Ok(Admission { noted, operation, caller, urgency, in_flight })
     }
 
     /// The caller that presents this. A wrong key is an error, also where callers without a key are

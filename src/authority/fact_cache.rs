@@ -308,6 +308,8 @@ impl CommitObserver for FactCache {
     }
 
     fn failed(&self) {
+        // No answer leaves from here on.
+        self.store.lease().close();
         self.failed.store(true, Ordering::Release);
         self.failure.send_replace(true);
     }

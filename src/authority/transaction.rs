@@ -301,24 +301,55 @@ impl<'s> Session<'s> {
         P: Future<Output = Result<Planned<T, X>, TransactionError<E>>>,
     {
         for _ in 0..ATTEMPTS {
-            let snapshot = match self.begin(subject.kind, options).await? {
-                IdempotencyStart::New(snapshot) => snapshot,
-                IdempotencyStart::Repeated(result) => return Ok(Outcome::Repeated(result)),
+            let snapshot = match self.begin(subject.kind, options).await {
+                Ok(IdempotencyStart::New(snapshot)) => snapshot,
+                Ok(IdempotencyStart::Repeated(result)) => {
+                    self.settle(options).await?;
+                    return Ok(Outcome::Repeated(result));
+                }
+                Err(error) => return Err(self.refused(error, options).await.into()),
             };
             let reader = Reader::new(self, snapshot);
             let planned = match plan(Transaction::new(reader, subject, options)).await {
                 Ok(planned) => planned,
-                Err(TransactionError::Rejected(error)) => return Err(error),
+                Err(TransactionError::Rejected(error)) => {
+                    self.settle(options).await?;
+                    return Err(error);
+                }
                 Err(TransactionError::Read(error)) => {
                     self.authority.wait_and_retry(error).await?;
                     continue;
                 }
             };
-            if let Some((written, context)) = self.commit(planned, options).await? {
-                return Ok(Outcome::Written(written, context));
+            match self.commit(planned, options).await {
+                Ok(Some((written, context))) => return Ok(Outcome::Written(written, context)),
+                Ok(None) => {}
+                Err(error) => return Err(self.refused(error, options).await.into()),
             }
         }
-        Err(AuthorityError::Conflict.into())
+        Err(self.refused(AuthorityError::Conflict, options).await.into())
+    }
+
+    /// Waits until every replica shows what the answer tells. A repeat of a change, a change that changes
+    /// nothing, and a refusal that rests on facts acknowledge a state, as a committed change does.
+    async fn settle(&self, options: &WriteOptions) -> Result<(), AuthorityError> {
+        if !options.validate_only {
+            let store = self.authority.facts.store();
+            store.everywhere(self.authority.published()).await?;
+        }
+        Ok(())
+    }
+
+    /// The error of a change, when every replica shows the facts that it rests on.
+    async fn refused(&self, error: AuthorityError, options: &WriteOptions) -> AuthorityError {
+        let is_of_facts = match &error {
+            AuthorityError::Store(error) => matches!(error, StoreError::AtBound(_)),
+            _ => true,
+        };
+        match is_of_facts {
+            true => self.settle(options).await.err().unwrap_or(error),
+            false => error,
+        }
     }
 
     /// The proposal of a change that is committed elsewhere: an import commits many at once.
@@ -374,6 +405,7 @@ impl<'s> Session<'s> {
             authority.persist_reported(now, |_| end).await?;
         }
         if is_unchanged && !options.validate_only {
+            self.settle(options).await?;
             return Ok(Some((written(read), context)));
         }
         if options.validate_only {

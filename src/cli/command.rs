@@ -23,6 +23,7 @@ use super::export::{ExportArgs, export};
 use super::health::{HealthArgs, health};
 use super::import::{ImportArgs, import};
 use super::keys::{KeysCommand, keys, whoami};
+use super::replicas::ReplicasCommand;
 use super::restore::{RestoreArgs, restore};
 use super::scope::{ScopeCommand, scope};
 use super::signing_keys::{SigningKeysCommand, signing_keys};
@@ -125,6 +126,9 @@ pub enum Command {
     /// new incarnation: it rejects etags, page tokens and cursors of the lost store, and its
     /// revisions start 4294967296 higher, so that no lost revision is used again.
     Restore(RestoreArgs),
+    /// Several servers with the same data, in the order of a log in etcd.
+    #[command(subcommand)]
+    Replicas(ReplicasCommand),
     /// Export all data as text. Exit code 0: the export is complete, 2: it is not.
     ///
     /// The file has one JSON object a line. `scopegate import` reads the companies and credentials.
@@ -150,11 +154,12 @@ impl Command {
     /// Runs a command. The result is false for a denial, and for any other negative result.
     ///
     /// # Errors
-    /// The command has no result: the server cannot be reached or returns an error. `serve` and `keys
-    /// bootstrap` are not clients, and the caller runs them itself.
+    /// The command has no result: the server cannot be reached or returns an error. `serve`, `keys
+    /// bootstrap` and `replicas` are not clients, and the caller runs them itself.
     pub async fn run(self) -> anyhow::Result<bool> {
         match self {
             Self::Serve(_) => anyhow::bail!("`serve` is not a client"),
+            Self::Replicas(_) => anyhow::bail!("`replicas` is not a client"),
             Self::Check(args) => check(args).await,
             Self::Batch(args) => batch(args).await,
             Self::Explain(args) => explain(*args).await,

@@ -28,7 +28,9 @@ use crate::authority::admission::{AdmissionError, Load, Presented};
 use crate::authority::caller_limits::{CallerLimits, CallsByKey};
 use crate::authority::client_proof::{ProvenActor, ProvenSecret};
 use crate::authority::code_redemption::{NamedAudience, PresentedCode};
+use crate::authority::error::AuthorityError;
 use crate::authority::introspection::{Introspection, Introspector};
+use crate::authority::noted_call::{LeaseExemption, Leased, NotedCall};
 use crate::authority::operation::Companies;
 use crate::authority::request_context::RequestContext;
 use crate::authority::token_issue::{IssuedToken, TokenClient, TokenRequest};
@@ -49,6 +51,7 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::secret::SecretKind;
 use crate::proto::CheckRequest;
+use crate::store::lease::Lease;
 use crate::wire::access::CompanyScoped;
 
 /// The most bytes of a form of the token endpoint, and of the endpoints whose forms have a token (T31,
@@ -104,12 +107,13 @@ pub(crate) enum Use {
 
 /// The response to a request.
 pub(crate) struct Answer {
-    pub(crate) response: Response<Body>,
+    pub(crate) response: Leased<Response<Body>>,
     pub(crate) use_of_connection: Use,
 }
 
 /// A request, when its form has arrived.
 struct FormRequest<'a> {
+    noted: NotedCall,
     route: Route,
     headers: &'a HeaderMap,
     /// The host that it names, in lower case and without a port.
@@ -182,16 +186,27 @@ impl AuthorizationServer {
         let mut sender = Sender::default();
         let method = request.method().clone();
         let steps = trace.as_ref().map(HttpTrace::steps);
-        let responding = self.respond(request, route, peer, context.as_ref(), &mut sender);
+        let responding = async {
+            // Before anything of the store is read.
+            let (lease, noted) = match self.note() {
+                Ok(noted) => noted,
+                Err(refused) => return refused,
+            };
+            let context = context.as_ref();
+            let responding = self.respond(noted, request, route, peer, context, &mut sender);
+            let response = responding.await;
+            let response = if method == Method::HEAD { without_body(response) } else { response };
+            noted.answer(lease, response, refused)
+        };
         let response = wait_spans::scope(steps, responding).await;
-        let response = if method == Method::HEAD { without_body(response) } else { response };
-        self.counters.answered(endpoint, response.status().as_u16());
+        let status = response.get().status();
+        self.counters.answered(endpoint, status.as_u16());
         if let Some(line) = line {
-            line.of_caller(sender.name()).write(response.status().as_str());
+            line.of_caller(sender.name()).write(status.as_str());
         }
-        let is_limited = response.status() == StatusCode::TOO_MANY_REQUESTS;
+        let is_limited = status == StatusCode::TOO_MANY_REQUESTS;
         if let (Some(trace), Some(traced), false) = (trace, sender.traced(), is_limited) {
-            trace.finish(&method, path, traced, response.status());
+            trace.finish(&method, path, traced, status);
         }
         let use_of_connection = match (sender, endpoint) {
             (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
@@ -201,8 +216,21 @@ impl AuthorizationServer {
         Answer { response, use_of_connection }
     }
 
+    /// Notes the session of the lease, which is tested when the response is complete.
+    ///
+    /// # Errors
+    /// The response, if the store is not open or has no session.
+    fn note(&self) -> Result<(&Lease, NotedCall), Leased<Response<Body>>> {
+        let authority = self
+            .authority()
+            .map_err(|refusal| Leased::exempt(refusal.into_response(), LeaseExemption::NotOpen))?;
+        let noted = authority.note_call().map_err(|no_lease| no_lease.refused(refused))?;
+        Ok((authority.lease(), noted))
+    }
+
     async fn respond<B>(
         &self,
+        noted: NotedCall,
         request: Request<B>,
         route: Option<Route>,
         peer: &Peer,
@@ -229,7 +257,8 @@ impl AuthorizationServer {
                 let answered = match self.form(&route, head, body).await {
                     Ok(form) => {
                         let (headers, host) = (&parts.headers, host(&parts.uri, &parts.headers));
-                        let request = FormRequest { route, headers, host, form, peer, context };
+                        let request =
+                            FormRequest { noted, route, headers, host, form, peer, context };
                         self.answer_form(&request, sender).await
                     }
                     Err(refusal) => Err(refusal),
@@ -498,7 +527,8 @@ impl AuthorizationServer {
         }
         let presented = Presented { key: Ok(Some(key)), certificate: &[] };
         let (place, load) = self.load();
-        let admission = authority.admit(Some(CheckRequest::OPERATION), presented, load);
+        let admission =
+            authority.admit(request.noted, Some(CheckRequest::OPERATION), presented, load);
         let admission = admission.map_err(|error| {
             let rejected = match &error {
                 AdmissionError::Unauthenticated { error, key_id } => {
@@ -530,6 +560,11 @@ impl AuthorizationServer {
 
 /// The parameter of introspection and revocation is missing.
 const TOKEN_MISSING: Refusal = Refusal::request("The parameter token is missing.");
+
+/// The response to a request that is not answered.
+fn refused(error: AuthorityError) -> Response<Body> {
+    Refusal::from(error).into_response()
+}
 
 /// A session of this actor.
 fn session<'s>(authority: &'s Authority, actor: &'s str, request: &FormRequest<'s>) -> Session<'s> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::replica_args::ReplicaArgs;
 use super::{listen_address, own_issuer};
 use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
@@ -392,6 +393,10 @@ pub struct ServeArgs {
     /// Start with the 360Learning catalog, a company `demo` and two credentials, for a trial.
     #[arg(long, env = "SCOPEGATE_DEMO", conflicts_with = "catalog")]
     pub demo: bool,
+
+    /// The flags of a replica.
+    #[command(flatten)]
+    pub replica: ReplicaArgs,
 
     /// The format of the log, which goes to standard error.
     #[arg(long, env = "SCOPEGATE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]

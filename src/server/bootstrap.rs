@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use super::StartupError;
 use crate::authority::api_keys::NewKey;
@@ -20,7 +20,11 @@ use crate::observe::log;
 use crate::policy::id::Name;
 use crate::policy::role::{Role, Roles};
 use crate::policy::secret::SecretText;
-use crate::store::{OpenError, Store};
+use crate::store::replicated::head::Head;
+use crate::store::{OpenError, Store, StoreError};
+
+/// The page cache of a store of one key, in bytes.
+const PAGE_CACHE: u64 = 1 << 20;
 
 /// The key to create without a server.
 #[derive(Debug, Args)]
@@ -57,6 +61,14 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let name = name.map_err(|error| StartupError::Config(format!("--name {error}")))?;
     // Recovery must also work on a full disk.
     let store = Store::open(&args.data_dir)?.using_the_reserve();
+    if let Some(cluster) = store.cluster() {
+        return Err(StartupError::Config(format!(
+            "the store in `{}` is one of the replicas of the cluster `{}`, and gets its keys from the \
+             log: create the key at a replica, with `scopegate keys create`",
+            args.data_dir.display(),
+            cluster.id
+        )));
+    }
     let upgraded_from = store.upgraded_from();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|error| OpenError::of(&args.data_dir, &error))?;
@@ -76,6 +88,39 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
         Some(path) => Box::new(new_file(path)?),
         None => Box::new(io::stdout()),
     };
+    let created = create_operator(&authority, name).await;
+    authority.close();
+    let (id, secret) = created?;
+    let written = writeln!(output, "{secret}").and_then(|()| output.flush());
+    written.map_err(|error| {
+        StartupError::Config(format!("the key `{id}` was created and could not be written: {error}; delete it and create another"))
+    })
+}
+
+/// Creates the first operator key of a cluster in an empty store in this directory. Returns its secret
+/// and the entry that creates it, which is the first one behind this head.
+pub(super) async fn first_key(
+    dir: &Path,
+    head: &Head,
+    name: Name,
+) -> Result<(String, Vec<u8>), StartupError> {
+    let (sender, entries) = mpsc::channel();
+    let store = Store::create_for(dir, PAGE_CACHE, head, None)?.using_the_reserve();
+    let authority = Authority::new(Arc::new(store.sending_entries(sender)), 1)
+        .map_err(|error| OpenError::of(dir, &error))?;
+    let created = create_operator(&authority, name).await;
+    authority.close();
+    let (_, secret) = created?;
+    // The creation of a key is one change, and an entry has at least one.
+    let entry = entries.recv().map_err(|_| StoreError::Unavailable)?;
+    Ok((secret, entry))
+}
+
+/// Creates an operator's key. Returns its id and its secret.
+async fn create_operator(
+    authority: &Authority,
+    name: Name,
+) -> Result<(String, String), StartupError> {
     let new = NewKey {
         name,
         roles: Roles::NONE.with(Role::Operator),
@@ -86,14 +131,9 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     };
     let session = authority.internal_session("scopegate keys bootstrap");
     let created = session.create_key(&new, &WriteOptions::default()).await;
-    authority.close();
     let created = created.map_err(|error| StartupError::Config(error.to_string()))?;
     let secret = created.secret.map(SecretText::reveal).unwrap_or_default();
-    let written = writeln!(output, "{secret}").and_then(|()| output.flush());
-    written.map_err(|error| {
-        let id = created.id.map(|id| id.to_string()).unwrap_or_default();
-        StartupError::Config(format!("the key `{id}` was created and could not be written: {error}; delete it and create another"))
-    })
+    Ok((created.id.map(|id| id.to_string()).unwrap_or_default(), secret.to_string()))
 }
 
 /// A new file that only this user can read.

@@ -45,7 +45,7 @@ impl Replica {
         let mut store = Store::open(&args.data_dir).expect("opened");
         let cluster = Incarnation::from_u128(7);
         let head = Head::first(cluster, store.incarnation(), Revision::ZERO, Timestamp::UNIX_EPOCH);
-        store.follow_log(&head).expect("it follows");
+        store.follow_log(&head, Some(1)).expect("it follows");
         let (sender, entries) = mpsc::channel();
         let authority = Authority::new(Arc::new(store.sending_entries(sender)), 100);
         let authority = listener.api.open(authority.expect("opened"));

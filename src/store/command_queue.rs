@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::backup::feed::{BackupFeed, FeedId};
 use super::replicated::entry::Entry;
-use super::replicated::{LogError, LogPosition};
+use super::replicated::{AppliedEntries, LogError, LogPosition};
 use super::{CommitError, Minute, Proposal, Receipt, StoreError, StoreMetrics};
 use crate::policy::revision::Revision;
 
@@ -81,6 +81,13 @@ impl CommandQueue {
                 mpsc::TrySendError::Disconnected(_) => StoreError::Unavailable,
             }
         })
+    }
+
+    /// Queues entries of the replicas' log, each with its hash, which are applied as one batch.
+    pub(super) fn apply(&self, entries: Vec<(Entry, Hash)>) -> Result<AppliedEntries, StoreError> {
+        let (reply, applied) = oneshot::channel();
+        self.queue(WriterCommand::Entries(entries, reply))?;
+        Ok(applied)
     }
 
     /// Queues a command that must not use the places of changes that only remove access.

@@ -90,6 +90,14 @@ impl HighWaterMark {
         Ok(mark_file)
     }
 
+    /// Removes the file of this directory durably, if there is one.
+    pub(super) fn remove(dir: &Path) -> io::Result<()> {
+        match fs::remove_file(dir.join(NAME)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => File::open(dir)?.sync_all(),
+        }
+    }
+
     /// Writes a durable revision and the time mark. It is one write, smaller than a sector.
     pub(super) fn write(&self, revision: Revision, mark: Timestamp) -> io::Result<()> {
         self.file.write_all_at(&encode(self.incarnation, revision, mark), 0)

@@ -71,6 +71,7 @@ impl ResultDetail {
 }
 
 /// The request of a proposal, for which the commit stores a result.
+#[derive(Clone)]
 pub struct IdempotencyRecord {
     /// The key of the request. It is a precondition that no result is stored for it.
     pub key: RequestKey,

@@ -33,8 +33,9 @@ use super::checksum::{self, StoreChecksum};
 use super::data_dir::{create, lock_dir, quietly};
 use super::engine::{Engine, SledEngine, WriteBatch};
 use super::high_water_mark::{HighWaterMark, MarkState};
-use super::open::PAGE_CACHE;
+use super::open::{PAGE_CACHE, number};
 use super::replicated::LogPosition;
+use super::replicated::cluster::Cluster;
 use super::replicated::head::Head;
 use super::restore::{self, Failure, fill, mark, marker, unmark};
 use super::{Incarnation, key};
@@ -308,8 +309,9 @@ fn make<E: Engine>(
         let end = fill(&engine, snapshot, Some(incarnation))?;
         let position = LogPosition::stored(&engine, incarnation)?;
         let position = position.ok_or(Error::Install(InstallError::NotFollowing))?;
-        let cluster = engine.get(key::CLUSTER)?.unwrap_or_default();
-        if !cluster.starts_with(head.cluster.as_bytes()) {
+        let schema = number(&engine, key::SCHEMA)?.unwrap_or(0);
+        let cluster = Cluster::stored(&engine, schema)?;
+        if cluster.is_none_or(|cluster| cluster.id != head.cluster) {
             return Err(Error::Install(InstallError::Cluster(head.cluster)));
         }
         // A backup has every entry but the checksum.

@@ -47,10 +47,10 @@ pub(super) const RESTORED: &[u8] = b"Mrestored";
 
 /// The store checksum.
 pub(super) const CHECKSUM: &[u8] = b"Mtally";
+/// The cluster that the store belongs to, and its etcd. Only the store of a replica has one.
+pub(super) const CLUSTER: &[u8] = b"Mcluster";
 /// The position in the log of the replicas. Only the store of a replica has one.
 pub(super) const LOG_POSITION: &[u8] = b"Mlog";
-/// The cluster of the log, in 16 bytes; others may follow.
-pub(super) const CLUSTER: &[u8] = b"Mcluster";
 /// The last revision whose change garbage collection removed.
 pub(super) const COMPACTED: &[u8] = b"Mtrimmed";
 

@@ -40,7 +40,7 @@ impl Lease {
         Self { session: AtomicU64::new(1), until: AtomicU64::new(NEVER) }
     }
 
-    /// A lease that has not begun.
+    /// A lease that has not begun: no session exists until [`Self::begin`].
     #[must_use]
     pub fn none() -> Self {
         Self { session: AtomicU64::new(NONE), until: AtomicU64::new(0) }
@@ -71,8 +71,22 @@ impl Lease {
         }
     }
 
-    /// Begins a session, whose number no session had before. False: the lease is closed.
-    pub(in crate::store) fn begin(&self, session: u64, until: u64) -> bool {
+    /// Whether no session can begin any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.session.load(Ordering::SeqCst) == CLOSED
+    }
+
+    /// Whether it never ends, unless it is closed.
+    #[must_use]
+    pub fn is_unlimited(&self) -> bool {
+        self.until.load(Ordering::SeqCst) == NEVER
+    }
+
+    /// Begins a session until this time, in nanoseconds of the boot clock. No session had its number
+    /// before, and the one before it has ended. One thread begins and extends sessions. False: the lease
+    /// is closed.
+    pub fn begin(&self, session: u64, until: u64) -> bool {
         self.until.store(until, Ordering::SeqCst);
         let begun =
             self.session.compare_exchange(NONE, session, Ordering::SeqCst, Ordering::SeqCst);
@@ -81,12 +95,7 @@ impl Lease {
 
     /// Lets a session go on until this time, if it is the present one and its time is not over. False: it
     /// is over, and has ended now.
-    pub(in crate::store) fn extend(
-        &self,
-        session: u64,
-        until: u64,
-        clock: impl FnOnce() -> u64,
-    ) -> bool {
+    pub fn extend(&self, session: u64, until: u64, clock: impl FnOnce() -> u64) -> bool {
         if self.holds(NotedSession(session), clock) {
             self.until.fetch_max(until, Ordering::SeqCst);
             return true;
@@ -95,8 +104,8 @@ impl Lease {
         false
     }
 
-    /// Ends the session. From then on no call is answered that noted it.
-    pub(in crate::store) fn end(&self) {
+    /// Ends the session. When this returns, no call is answered any more that noted it.
+    pub fn end(&self) {
         self.until.store(0, Ordering::SeqCst);
         let session = self.session.load(Ordering::SeqCst);
         if session != CLOSED {

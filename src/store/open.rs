@@ -22,14 +22,17 @@ use super::disk_space::{self, DiskSpace};
 use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::error::Corrupt;
 use super::high_water_mark::{HighWaterMark, MarkState};
+use super::lease::Lease;
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
-use super::replicated::LogPosition;
+use super::replicated::head::Head;
+use super::replicated::{Cluster, LogPosition, cluster};
 use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
-    CLOCK_LEAD, Fact, FactKey, Incarnation, SCHEMA_VERSION, Start, Store, StoreError, StoreMetrics,
-    chunked, gc, installation, key, permissions, record, restore, upgrade,
+    CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start,
+    Store, StoreError, StoreMetrics, chunked, gc, installation, key, permissions, record, restore,
+    upgrade,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::keyring::Keyring;
@@ -73,13 +76,19 @@ pub(super) struct VerifiedStore {
     pub(super) checksum: StoreChecksum,
     usage: SharedUsage,
     pub(super) incarnation: Incarnation,
+    cluster: Option<Cluster>,
     pub(super) head: Revision,
-    time_mark: Option<Timestamp>,
+    pub(super) time_mark: Option<Timestamp>,
 }
 
 impl VerifiedStore {
-    /// Reads the directory. An empty one becomes a store without facts.
-    pub(super) fn read<E: Engine>(dir: &Path, cache: u64) -> Result<Self, ReadError> {
+    /// Reads the directory. An empty one becomes a store without facts, which follows the log of
+    /// `new` from its beginning.
+    pub(super) fn read<E: Engine>(
+        dir: &Path,
+        cache: u64,
+        new: Option<(&Head, Option<u64>)>,
+    ) -> Result<Self, ReadError> {
         disk_space::release(dir, E::file_name())?;
         let engine: Arc<dyn Engine> = Arc::new(E::open(dir, cache)?);
         let high_water_mark = HighWaterMark::read(dir)?;
@@ -89,9 +98,14 @@ impl VerifiedStore {
             if engine.all().next().is_some() || !matches!(high_water_mark, MarkState::Missing) {
                 return Err(EngineError::Damaged.into());
             }
-            let incarnation = Incarnation::new_v4();
+            let incarnation = new.map_or_else(Incarnation::new_v4, |(head, _)| head.incarnation);
+            let log = new.map(|(head, etcd_cluster_id)| {
+                let cluster = Cluster { id: head.cluster, etcd_cluster_id };
+                let first = Head::first(cluster.id, incarnation, Revision::ZERO, head.time);
+                (cluster, LogPosition::of(&first))
+            });
             let mut first = WriteBatch::default();
-            first.insert(key::SCHEMA, SCHEMA_VERSION.to_be_bytes());
+            cluster::write(&mut first, log);
             first.insert(key::INCARNATION, *incarnation.as_bytes());
             first.insert(key::HEAD, 0_u64.to_be_bytes());
             first.insert(key::CHAIN, Chain::root(incarnation).bytes());
@@ -99,7 +113,7 @@ impl VerifiedStore {
             engine.sync()?;
         }
         let schema = number(&*engine, key::SCHEMA)?.ok_or(Corrupt)?;
-        if schema > SCHEMA_VERSION {
+        if schema > REPLICATED_SCHEMA_VERSION {
             return Err(ReadError::Newer(schema));
         }
         let (checksum, usage) = StoreChecksum::of(&*engine)?;
@@ -108,6 +122,7 @@ impl VerifiedStore {
         }
         let incarnation = engine.get(key::INCARNATION)?.ok_or(Corrupt)?;
         let incarnation = Incarnation::from_slice(&incarnation).map_err(|_| Corrupt)?;
+        let cluster = Cluster::stored(&*engine, schema)?;
         let head = Revision(number(&*engine, key::HEAD)?.ok_or(Corrupt)?);
         if let Some((last, _)) = engine.scan(&key::changes()).next_back().transpose()?
             && key::revision_at_end(&last) != Some(head)
@@ -141,14 +156,14 @@ impl VerifiedStore {
                 return Err(EngineError::Damaged.into());
             }
         }
-        Ok(Self { engine, schema, checksum, usage, incarnation, head, time_mark })
+        Ok(Self { engine, schema, checksum, usage, incarnation, cluster, head, time_mark })
     }
 
     /// Upgrades the store to the schema of this program. Returns the schema that it had, if that
     /// was an older one.
-    fn upgrade(&mut self) -> Result<Option<u64>, EngineError> {
+    pub(super) fn upgrade(&mut self) -> Result<Option<u64>, EngineError> {
         let from = self.schema;
-        if from == SCHEMA_VERSION {
+        if from >= SCHEMA_VERSION {
             return Ok(None);
         }
         upgrade::upgrade(&*self.engine, &mut self.checksum, self.incarnation, from)?;
@@ -198,9 +213,32 @@ impl Store {
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_on<E: Engine>(dir: &Path, cache: u64) -> Result<Self, OpenError> {
+        Self::open_or_create::<E>(dir, cache, None)
+    }
+
+    /// As [`Self::open_with_page_cache`], for a replica of the cluster of this head in this etcd. If
+    /// the directory is empty, the store is the one before the first entry of a cluster that was
+    /// initialised from nothing. A store that is there is opened as it is, also one of another cluster.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn create_for(
+        dir: &Path,
+        page_cache: u64,
+        head: &Head,
+        etcd_cluster_id: Option<u64>,
+    ) -> Result<Self, OpenError> {
+        Self::open_or_create::<SledEngine>(dir, page_cache, Some((head, etcd_cluster_id)))
+    }
+
+    fn open_or_create<E: Engine>(
+        dir: &Path,
+        cache: u64,
+        new: Option<(&Head, Option<u64>)>,
+    ) -> Result<Self, OpenError> {
         let deadline = Instant::now() + LOCK_TIMEOUT;
         loop {
-            match Self::open_now::<E>(dir, cache) {
+            match Self::open_now::<E>(dir, cache, new) {
                 // The other process may be about to close it.
                 Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
                 opened => return opened,
@@ -208,38 +246,17 @@ impl Store {
         }
     }
 
-    fn open_now<E: Engine>(dir: &Path, cache: u64) -> Result<Self, OpenError> {
-        let name = dir.display().to_string();
-        let io_error = |error: &io::Error| open_error::refused(dir, error);
-        create(dir).map_err(|error| io_error(&error))?;
-        let lock = match lock_dir(dir) {
-            Ok(lock) => lock,
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
-            Err(TryLockError::Error(error)) => return Err(io_error(&error)),
-        };
-        if restore::is_unfinished(dir) {
-            return Err(match installation::is_unfinished(dir) {
-                true => OpenError::HalfInstalled(name),
-                false => OpenError::HalfRestored(name),
-            });
-        }
-        // An engine may panic on data that it cannot read, and print the message. Here it becomes
-        // part of the error.
-        let (opened, panic_message) = quietly(|| {
-            let verified = VerifiedStore::read::<E>(dir, cache)?;
+    fn open_now<E: Engine>(
+        dir: &Path,
+        cache: u64,
+        new: Option<(&Head, Option<u64>)>,
+    ) -> Result<Self, OpenError> {
+        let store = locked(dir, |lock| {
+            let verified = VerifiedStore::read::<E>(dir, cache, new)?;
             Self::of(dir, E::file_name(), verified, lock)
-        });
-        match opened {
-            Some(Ok(store)) => {
-                permissions::warn(dir);
-                Ok(store)
-            }
-            Some(Err(ReadError::Newer(found))) => Err(OpenError::Newer { dir: name, found }),
-            Some(Err(ReadError::Engine(error))) => {
-                Err(open_error::of_engine(dir, &error, &panic_message))
-            }
-            None => Err(OpenError::of_panic(dir, &panic_message)),
-        }
+        })?;
+        permissions::warn(dir);
+        Ok(store)
     }
 
     /// Prepares the writer of a store that was verified.
@@ -251,7 +268,9 @@ impl Store {
     ) -> Result<Self, ReadError> {
         let upgraded_from = verified.upgrade()?;
         let keyring = verified.keyring()?;
-        let VerifiedStore { engine, checksum, usage, incarnation, head, time_mark, .. } = verified;
+        let VerifiedStore {
+            engine, checksum, usage, incarnation, cluster, head, time_mark, ..
+        } = verified;
         let chain = engine.get(key::CHAIN)?.ok_or(Corrupt)?;
         let chain = Chain::from_bytes(&chain).ok_or(Corrupt)?;
         let time = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -290,6 +309,7 @@ impl Store {
             engine,
             clock_accepted,
             incarnation,
+            cluster,
             opened_at: head,
             time_mark,
             upgraded_from,
@@ -297,9 +317,11 @@ impl Store {
             commands: CommandQueue::new(sender, Arc::clone(&metrics)),
             metrics,
             usage,
+            lease: Arc::new(Lease::unlimited()),
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),
             snapshots: ActiveBackups::default(),
+            replica: None,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })
@@ -382,6 +404,37 @@ impl Store {
     #[must_use]
     pub fn upgraded_from(&self) -> Option<u64> {
         self.upgraded_from
+    }
+}
+
+/// Does something with the locked directory of a store.
+pub(super) fn locked<T>(
+    dir: &Path,
+    work: impl FnOnce(File) -> Result<T, ReadError>,
+) -> Result<T, OpenError> {
+    let name = dir.display().to_string();
+    let io_error = |error: &io::Error| open_error::refused(dir, error);
+    create(dir).map_err(|error| io_error(&error))?;
+    let lock = match lock_dir(dir) {
+        Ok(lock) => lock,
+        Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(name)),
+        Err(TryLockError::Error(error)) => return Err(io_error(&error)),
+    };
+    if restore::is_unfinished(dir) {
+        return Err(match installation::is_unfinished(dir) {
+            true => OpenError::HalfInstalled(name),
+            false => OpenError::HalfRestored(name),
+        });
+    }
+    // An engine may panic on data that it cannot read, and print the message. Here it becomes part of
+    // the error.
+    match quietly(|| work(lock)) {
+        (Some(Ok(done)), _) => Ok(done),
+        (Some(Err(ReadError::Newer(found))), _) => Err(OpenError::Newer { dir: name, found }),
+        (Some(Err(ReadError::Engine(error))), panic_message) => {
+            Err(open_error::of_engine(dir, &error, &panic_message))
+        }
+        (None, panic_message) => Err(OpenError::of_panic(dir, &panic_message)),
     }
 }
 

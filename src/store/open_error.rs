@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::engine::EngineError;
-use super::{SCHEMA_VERSION, StoreError};
+use super::{REPLICATED_SCHEMA_VERSION, StoreError};
 use crate::metrics::shortage;
 
 /// Why a store cannot be opened, and what to do.
@@ -33,7 +33,7 @@ pub enum OpenError {
     HalfInstalled(String),
     /// A newer version wrote it.
     #[error(
-        "the store in `{dir}` was written by a newer version (schema {found}, this program knows {SCHEMA_VERSION}); run that version or a later one"
+        "the store in `{dir}` was written by a newer version (schema {found}, this program knows {REPLICATED_SCHEMA_VERSION}); run that version or a later one"
     )]
     Newer {
         /// The data directory.

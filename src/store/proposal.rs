@@ -24,6 +24,7 @@ pub struct FactWrite {
 }
 
 /// A change to commit. The store sets the revision and the time of the change.
+#[derive(Clone)]
 pub struct Proposal {
     /// Facts that the plan read and does not write, each with the revision that was read; `None`
     /// for a fact that does not exist.

@@ -10,32 +10,51 @@
 //!
 //! Not here: who orders the entries, who may write them, and when a change is acknowledged.
 
+mod barrier;
+mod barrier_metrics;
+pub mod cluster;
 pub mod entry;
 mod entry_draft;
+mod entry_log;
 pub mod etcd;
+mod etcd_log;
 mod followed;
+mod follower;
 pub mod head;
+pub mod initialisation;
 pub mod keys;
+pub mod listing;
 mod log_error;
+mod log_page;
 mod log_position;
 pub mod member_record;
+pub mod members_task;
+pub mod members_view;
+pub mod membership;
+mod replica;
 mod settings;
+#[cfg(test)]
+mod simulation;
 pub mod snapshot_client;
 pub mod truncation;
 
 use std::sync::mpsc;
 
 use blake3::Hash;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub(in crate::store) use self::entry_draft::EntryDraft;
+pub use self::barrier::{Waited, Waiter};
+pub use self::barrier_metrics::{BarrierMetrics, CountByName};
+pub use self::cluster::Cluster;
+pub(in crate::store) use self::entry_draft::{EntryDraft, NewEntry};
+pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
 pub use self::followed::Followed;
 pub use self::log_error::LogError;
 pub use self::log_position::LogPosition;
+pub use self::replica::{LogSummary, Replica, ReplicaError};
 pub use self::settings::Settings;
 use super::backup::Backup;
-use super::command_queue::WriterCommand;
 use super::engine::EngineError;
 use super::error::Corrupt;
 use super::{Store, StoreError};
@@ -70,12 +89,23 @@ impl Store {
         Ok(LogPosition::stored(&*self.engine, self.incarnation)?)
     }
 
-    /// Makes the store follow a log from this head on. Call it before the writer is started.
+    /// The cluster that the store belongs to; `None` if it follows no log.
+    #[must_use]
+    pub fn cluster(&self) -> Option<Cluster> {
+        self.cluster
+    }
+
+    /// Makes the store follow a log from this head on, in this etcd. None: the head is not in etcd yet.
+    /// Call it before the writer is started.
     ///
     /// # Errors
     /// The head is not the state of this store, its log is closed, or the store follows a log
     /// already.
-    pub fn follow_log(&mut self, head: &Head) -> Result<(), LogError> {
+    pub fn follow_log(
+        &mut self,
+        head: &Head,
+        etcd_cluster_id: Option<u64>,
+    ) -> Result<(), LogError> {
         if head.format > FORMAT {
             return Err(LogError::Format { needs: head.format });
         }
@@ -89,14 +119,39 @@ impl Store {
         if self.log_position()?.is_some() {
             return Err(LogError::Following);
         }
-        let position =
-            LogPosition { incarnation: head.incarnation, seq: head.seq, hash: head.hash };
         let writer = self.writer().ok_or(StoreError::Unavailable)?;
         let (store, _) = writer.reached();
         if head.revision != store {
             return Err(LogError::Revision { log: head.revision, store });
         }
-        writer.set_log_position(head.cluster, position).map_err(StoreError::from)?;
+        let cluster = Cluster { id: head.cluster, etcd_cluster_id };
+        self.set_log(Some((cluster, LogPosition::of(head))))
+    }
+
+    /// Notes the etcd that has the log, which ends the initialisation of the cluster from this store.
+    /// Call it before the writer is started.
+    ///
+    /// # Errors
+    /// The store follows no log, or the disk failed.
+    pub fn note_etcd_cluster(&mut self, etcd_cluster_id: Option<u64>) -> Result<(), LogError> {
+        let position = self.log_position()?.ok_or(LogError::NotFollowing)?;
+        let cluster = self.cluster.ok_or(LogError::NotFollowing)?;
+        self.set_log(Some((Cluster { etcd_cluster_id, ..cluster }, position)))
+    }
+
+    /// Makes the store one of no cluster again. Call it before the writer is started, and only if the
+    /// cluster that it follows was certainly never initialised.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn leave_log(&mut self) -> Result<(), LogError> {
+        self.set_log(None)
+    }
+
+    fn set_log(&mut self, log: Option<(Cluster, LogPosition)>) -> Result<(), LogError> {
+        let writer = self.writer().ok_or(StoreError::Unavailable)?;
+        writer.set_log(log)?;
+        self.cluster = log.map(|(cluster, _)| cluster);
         Ok(())
     }
 
@@ -114,10 +169,18 @@ impl Store {
     /// the writer is started. Without it, a store that follows a log makes no changes of its own.
     #[must_use]
     pub fn sending_entries(mut self, entries: mpsc::Sender<Vec<u8>>) -> Self {
-        if let Some(writer) = self.writer() {
-            writer.send_entries(entries);
+        if let Ok(Some(position)) = self.log_position() {
+            let (followed, _) = watch::channel(Followed { position, revision: self.opened_at });
+            self.write_to_log(LogWriter::new(Box::new(entries), followed));
         }
         self
+    }
+
+    /// Commits each entry of own changes to a log. Call it before the writer is started.
+    pub(in crate::store) fn write_to_log(&mut self, log: LogWriter) {
+        if let Some(writer) = self.writer() {
+            writer.write_to_log(log);
+        }
     }
 
     /// Applies these entries, which follow the last one, as one batch. `last` is the hash of the last
@@ -140,9 +203,7 @@ impl Store {
         {
             return Err(LogError::History(entry.seq));
         }
-        let (reply, applied) = oneshot::channel();
-        self.commands.queue(WriterCommand::Entries(entries, reply))?;
-        Ok(applied)
+        Ok(self.commands.apply(entries)?)
     }
 }
 

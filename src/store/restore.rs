@@ -29,8 +29,13 @@ use super::checksum::{self, StoreChecksum};
 use super::data_dir::{create, lock_dir, quietly};
 use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::high_water_mark::HighWaterMark;
-use super::open::{LOCK_TIMEOUT, PAGE_CACHE, PAUSE, ReadError, VerifiedStore, number};
-use super::{FactKey, Incarnation, SCHEMA_VERSION, chunked, key, record};
+use super::open::{LOCK_TIMEOUT, PAGE_CACHE, PAUSE, ReadError, VerifiedStore, locked, number};
+use super::replicated::head::Head;
+use super::replicated::{Cluster, LogPosition, cluster};
+use super::{
+    FactKey, Incarnation, OpenError, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, chunked, key,
+    record,
+};
 use crate::metrics::shortage;
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::revision::Revision;
@@ -281,7 +286,7 @@ fn make<E: Engine>(
         let engine = E::open(dir, PAGE_CACHE)?;
         let end = fill(&engine, backup, None)?;
         let incarnation = Incarnation::new_v4();
-        let (revision, time) = finish(&engine, end, incarnation, author, now)?;
+        let (revision, time) = finish(&engine, end, incarnation, None, author, now)?;
         engine.sync()?;
         (incarnation, end.revision, revision, time)
     };
@@ -308,7 +313,7 @@ pub(super) fn verify<E: Engine>(
 fn reopen<E: Engine>(dir: &Path) -> Result<VerifiedStore, Failure> {
     let deadline = Instant::now() + LOCK_TIMEOUT;
     loop {
-        match VerifiedStore::read::<E>(dir, PAGE_CACHE) {
+        match VerifiedStore::read::<E>(dir, PAGE_CACHE, None) {
             Err(ReadError::Engine(EngineError::Locked)) if Instant::now() < deadline => {
                 thread::sleep(PAUSE);
             }
@@ -357,14 +362,48 @@ pub(super) fn fill(
     Ok(end)
 }
 
-/// Sets a new incarnation and a revision further ahead.
+/// Begins another incarnation of the store in this directory, which follows the log of a new cluster
+/// from its first head on, and returns that head. Revisions jump as those of a restore do, because
+/// changes of the last incarnation may be missing here. Initialisation is complete when the head is in
+/// etcd.
+///
+/// # Errors
+/// The store cannot be opened or written. It is as it was, or has begun the other incarnation.
+pub fn begin_again(
+    dir: &Path,
+    cluster: uuid::Uuid,
+    author: Author,
+    now: Timestamp,
+) -> Result<Head, OpenError> {
+    locked(dir, |_lock| {
+        let mut store = VerifiedStore::read::<SledEngine>(dir, PAGE_CACHE, None)?;
+        store.upgrade()?;
+        let end = End {
+            revision: store.head,
+            checksum: store.checksum.number(),
+            time_mark: store.time_mark.unwrap_or(Timestamp::UNIX_EPOCH),
+        };
+        let incarnation = Incarnation::new_v4();
+        // The file names the incarnation. If this is interrupted, the store has none, which is no error.
+        HighWaterMark::remove(dir)?;
+        let engine = &*store.engine;
+        let (revision, time) = finish(engine, end, incarnation, Some(cluster), author, now)?;
+        engine.sync()?;
+        HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;
+        Ok(Head::first(cluster, incarnation, revision, time))
+    })
+}
+
+/// Sets a new incarnation and a revision further ahead, and the cluster that the store belongs to from
+/// then on.
 fn finish(
     engine: &dyn Engine,
     end: End,
     incarnation: Incarnation,
+    cluster: Option<uuid::Uuid>,
     author: Author,
     now: Timestamp,
-) -> Result<(Revision, Timestamp), Failure> {
+) -> Result<(Revision, Timestamp), EngineError> {
     let revision = Revision(end.revision.0.saturating_add(STEP));
     // The time continues from the store's time (D19).
     let stored = number(engine, key::TIME)?.and_then(|time| i64::try_from(time).ok());
@@ -391,7 +430,7 @@ fn finish(
     let change = record::encode_change(&change);
     let change = match engine.get(key::CHAIN)? {
         Some(chain) => {
-            let chain = Chain::from_bytes(&chain).ok_or(Unusable::Damaged)?;
+            let chain = Chain::from_bytes(&chain).ok_or(EngineError::Damaged)?;
             let mut chain = chain.restored(incarnation);
             let change = record::chained(change, &mut chain);
             last.insert(key::CHAIN, chain.bytes());
@@ -402,14 +441,20 @@ fn finish(
     chunked::put(&mut last, key::change(revision), revision, 1, &change);
     last.insert(key::INCARNATION, *incarnation.as_bytes());
     last.insert(key::HEAD, revision.0.to_be_bytes());
-    // A restored store follows no log: that of the backup has another incarnation.
-    last.remove(key::LOG_POSITION);
-    last.remove(key::CLUSTER);
+    let log = cluster.map(|id| {
+        let head = Head::first(id, incarnation, revision, time);
+        (Cluster { id, etcd_cluster_id: None }, LogPosition::of(&head))
+    });
+    // A restored store follows no log: that of the backup has another incarnation. The backup of an
+    // older schema keeps it, and the store is upgraded when it is opened.
+    if log.is_some() || number(engine, key::SCHEMA)? == Some(REPLICATED_SCHEMA_VERSION) {
+        cluster::write(&mut last, log);
+    }
     // A signing key that was deleted after the backup must not become valid again. The restore ends all own
     // tokens, so no key is missed; a server that issues tokens makes a new one.
     let signing_keys = FactKey::SigningKeys.bytes();
     if let Some(stored) = engine.get(&signing_keys)? {
-        let parts = chunked::chunks(&stored).map_err(|_| Unusable::Damaged)?;
+        let parts = chunked::chunks(&stored)?;
         parts.into_iter().for_each(|part| last.remove(part));
         last.remove(signing_keys);
     }

@@ -4,29 +4,41 @@
 //! applies all that hold as one atomic batch with one sync (`apply`). Only then it replies to the
 //! callers.
 //!
+//! If the store follows the log of replicas, the batch is one entry of that log, and it is applied only
+//! after the log has it. If another replica's entry came first, that entry is applied, and the batch is
+//! decided again.
+//!
 //! Not here: the meaning of a proposal, and the entries that it makes.
 
 use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Instant;
 
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::apply::AppliedState;
-use super::command_queue::WriterCommand;
+use super::backup::feed::FeedId;
+use super::batch_builder::BatchBuilder;
+use super::command_queue::{CommandReply, WriterCommand};
 use super::decide::ReadView;
-use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM};
+use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM, Space};
 use super::engine::{EngineError, WriteBatch};
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
 use super::open::number;
 use super::replicated::entry::Entry;
-use super::replicated::{EntryDraft, LogError, LogPosition};
-use super::{CommitError, CommitObserver, FactKey, Minute, Outcome, StoreError, key, record};
+use super::replicated::{
+    Cluster, EntryDraft, EntryOutcome, Followed, LogError, LogPosition, LogWriter, cluster,
+};
+use super::{
+    CommitError, CommitObserver, FactKey, Minute, Outcome, Proposal, Receipt, StoreError, key,
+    record,
+};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 use crate::policy::token::revoked;
@@ -50,8 +62,10 @@ pub(super) struct Writer {
     seen: VecDeque<(Revision, Minute)>,
     gc: GarbageCollector,
     group_commit: GroupCommit,
-    /// Where the entries of own changes go, if the store follows the log of replicas.
-    entries: Option<mpsc::Sender<Vec<u8>>>,
+    /// Where the entries of own changes are committed, if the store follows the log of replicas.
+    log: Option<LogWriter>,
+    /// Commands that came while the log was asked, and proposals for which an entry had no room.
+    carried: VecDeque<WriterCommand>,
     /// The number of batches since the last step of garbage collection.
     batches_since_gc: u32,
 }
@@ -60,27 +74,36 @@ impl Writer {
     pub(super) fn new(state: AppliedState, disk_space: DiskSpace) -> Result<Self, EngineError> {
         let gc = GarbageCollector::of(&*state.engine)?;
         let (seen, group_commit) = (VecDeque::new(), GroupCommit::default());
-        let (believed, entries, batches_since_gc) = (Timestamp::MIN, None, 0);
-        Ok(Self { state, disk_space, believed, seen, gc, group_commit, entries, batches_since_gc })
+        let (believed, log, batches_since_gc) = (Timestamp::MIN, None, 0);
+        let carried = VecDeque::new();
+        Ok(Self {
+            state,
+            disk_space,
+            believed,
+            seen,
+            gc,
+            group_commit,
+            log,
+            carried,
+            batches_since_gc,
+        })
     }
 
-    /// Sends each entry of own changes before the changes are applied.
-    pub(super) fn send_entries(&mut self, entries: mpsc::Sender<Vec<u8>>) {
-        self.entries = Some(entries);
+    /// Commits each entry of own changes to this log before the changes are applied.
+    pub(super) fn write_to_log(&mut self, log: LogWriter) {
+        self.log = Some(log);
     }
 
-    /// Makes the store follow the log of this cluster after this position.
-    pub(super) fn set_log_position(
+    /// Makes the store follow the log of this cluster after this position. None: it follows no log.
+    pub(super) fn set_log(
         &mut self,
-        cluster: Uuid,
-        position: LogPosition,
+        log: Option<(Cluster, LogPosition)>,
     ) -> Result<(), EngineError> {
         let mut batch = WriteBatch::default();
-        batch.insert(key::CLUSTER, *cluster.as_bytes());
-        batch.insert(key::LOG_POSITION, position.bytes());
+        cluster::write(&mut batch, log);
         self.state.apply_unsynced(batch)?;
         self.state.engine.sync()?;
-        self.state.position = Some(position);
+        self.state.position = log.map(|(_, position)| position);
         Ok(())
     }
 
@@ -102,7 +125,7 @@ impl Writer {
     ) {
         let done = panic::catch_unwind(AssertUnwindSafe(|| {
             while let Some(batch) = self.next(commands)? {
-                self.commit(batch, &*observer)?;
+                self.commit(batch, commands, &*observer)?;
             }
             // Syncs what garbage collection removed since the last commit, so that a restart does
             // not bring it back.
@@ -125,6 +148,12 @@ impl Writer {
         self.batches_since_gc += 1;
         if self.batches_since_gc > GC_INTERVAL_BATCHES {
             self.collect_garbage()?;
+        }
+        if !self.carried.is_empty() {
+            let count = self.carried.len().min(BATCH);
+            let mut batch: Vec<_> = self.carried.drain(..count).collect();
+            batch.extend(commands.try_iter().take(BATCH - count));
+            return Ok(Some(batch));
         }
         let first = loop {
             match commands.try_recv() {
@@ -154,112 +183,259 @@ impl Writer {
     fn commit(
         &mut self,
         commands: Vec<WriterCommand>,
+        queue: &Receiver<WriterCommand>,
         observer: &dyn CommitObserver,
     ) -> Result<(), StoreError> {
-        let mut replies = Vec::with_capacity(commands.len());
-        let (mut ended_feeds, mut marked, mut followed) = (Vec::new(), Vec::new(), Vec::new());
         let start = Instant::now();
         let space = self.disk_space.measure();
         if space.is_low() {
             // Once for the whole batch.
             self.state.note_time(commands.iter().filter_map(WriterCommand::time).max());
         }
-        let mut builder = self.state.next_batch();
-        let mut draft = self.state.position.map(EntryDraft::new);
-        let view = ReadView {
-            engine: &*self.state.engine,
-            usage: &self.state.usage,
-            keyring: self.state.keyring.as_deref(),
-            space,
-        };
+        let mut batch = self.sort(commands, space);
+        let mut proposals = std::mem::take(&mut batch.proposals);
+        if space.is_low() {
+            // The same holds for those from earlier batches.
+            self.seen.clear();
+        }
+        let step = self.seen.len().min(SEEN);
+        let seen: Vec<_> = self.seen.drain(..step).collect();
+        loop {
+            let mut builder = self.state.next_batch();
+            (builder.time, builder.mark) =
+                (builder.time.max(batch.time), builder.mark.max(batch.mark));
+            builder.last_seen(seen.iter().copied());
+            let mut draft = self.state.position.map(EntryDraft::new);
+            let decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
+            let mut listed = Vec::new();
+            if let Some(entry) = draft.and_then(EntryDraft::finish) {
+                let position = entry.after;
+                let committed = match self.log.take() {
+                    Some(mut log) => {
+                        let committed = log.commit(&entry, &mut || self.meanwhile(queue));
+                        self.log = Some(log);
+                        committed
+                    }
+                    // Without its entry, an own change must not be applied.
+                    None => EntryOutcome::Rejected(StoreError::Unavailable),
+                };
+                match committed {
+                    EntryOutcome::Committed(sessions) => listed = sessions,
+                    EntryOutcome::Behind(entries) => {
+                        match self.follow(entries, observer)? {
+                            Ok(_) => {
+                                proposals =
+                                    decided.into_iter().filter_map(Decided::again).collect();
+                                continue;
+                            }
+                            Err(error) => {
+                                if let Some(log) = &self.log {
+                                    log.failed(error);
+                                }
+                                Self::reject(decided, &StoreError::CutOff);
+                            }
+                        }
+                        return self.without_changes(batch, seen, observer);
+                    }
+                    EntryOutcome::Rejected(error) => {
+                        Self::reject(decided, &error);
+                        return self.without_changes(batch, seen, observer);
+                    }
+                }
+                builder.position = Some(position);
+                // The time mark may have been raised meanwhile.
+                builder.mark = builder.mark.max(self.state.mark);
+            }
+            let (head, state) = (builder.head, &mut self.state);
+            if head > state.head || builder.mark > state.mark || builder.other {
+                match state.apply(builder, observer) {
+                    Ok(tombstones) => self.gc.add(tombstones),
+                    Err(error) => {
+                        Self::reject(decided, &StoreError::Unavailable);
+                        return Err(error.into());
+                    }
+                }
+            } else {
+                // A time that is not later than the mark is durable already.
+                state.time = builder.time;
+            }
+            if !decided.is_empty() {
+                let took = start.elapsed();
+                self.state.metrics.batches.note(took);
+                self.group_commit.committed(decided.len(), took);
+            }
+            self.tell_followed();
+            self.acknowledge(decided, head, listed);
+            return self.finish(batch, observer);
+        }
+    }
+
+    /// Sorts commands by what is done with them, and counts them as taken from the queue.
+    fn sort(&mut self, commands: Vec<WriterCommand>, space: Space) -> Batch {
+        let mut batch = Batch::default();
         for command in commands {
             self.state.metrics.waiting.down();
             match command {
                 WriterCommand::MarkTime { time, believed } => {
                     self.believed = self.believed.max(believed);
                     if !space.is_low() {
-                        builder.mark = builder.mark.max(time);
+                        batch.mark = batch.mark.max(time);
                     }
                 }
                 // The time cannot be stored, so the command gets no reply.
                 WriterCommand::PersistTime(time, _) if space.is_low() && time > self.state.mark => {
                 }
                 WriterCommand::PersistTime(time, reply) => {
-                    (builder.time, builder.mark) = (builder.time.max(time), builder.mark.max(time));
-                    marked.push(reply);
+                    (batch.time, batch.mark) = (batch.time.max(time), batch.mark.max(time));
+                    batch.marked.push(reply);
                 }
                 // Last-seen times are not worth the remaining space.
                 WriterCommand::Seen(_) if space.is_low() => {}
                 WriterCommand::Seen(seen) => self.seen.extend(seen),
                 WriterCommand::Backup(feed) => self.state.feeds.add(feed),
-                WriterCommand::EndBackup(feed) => ended_feeds.push(feed),
-                WriterCommand::Entries(entries, reply) => followed.push((entries, reply)),
-                WriterCommand::Commit(proposal, reply) => {
-                    let receipt = view.decide(&builder, *proposal).and_then(|decided| {
-                        if let Some(draft) = &mut draft {
-                            // Without its entry, an own change must not be applied.
-                            self.entries.as_ref().ok_or(StoreError::Unavailable)?;
-                            draft.push(&decided)?;
+                WriterCommand::EndBackup(feed) => batch.ended_feeds.push(feed),
+                WriterCommand::Entries(entries, reply) => batch.followed.push((entries, reply)),
+                WriterCommand::Commit(proposal, reply) => batch.proposals.push((proposal, reply)),
+            }
+        }
+        batch
+    }
+
+    /// Decides on proposals, and adds those that hold to the batch and to its entry.
+    fn decide(
+        &mut self,
+        builder: &mut BatchBuilder,
+        draft: &mut Option<EntryDraft>,
+        proposals: &mut Vec<(Box<Proposal>, CommandReply)>,
+        space: Space,
+    ) -> Vec<Decided> {
+        let view = ReadView {
+            engine: &*self.state.engine,
+            usage: &self.state.usage,
+            keyring: self.state.keyring.as_deref(),
+            space,
+        };
+        let mut all = Vec::with_capacity(proposals.len());
+        let mut proposals = proposals.drain(..);
+        while let Some((proposal, reply)) = proposals.next() {
+            // A batch that another replica's entry precedes is decided again.
+            let kept = draft.is_some().then(|| proposal.clone());
+            let decided = match (view.decide(builder, *proposal), draft.as_mut()) {
+                (Ok(decided), Some(draft)) => match draft.push(&decided) {
+                    Ok(true) => Ok(decided),
+                    Ok(false) => {
+                        // The next entry has room for it and for those behind it.
+                        let rest = kept.map(|kept| (kept, reply)).into_iter().chain(proposals);
+                        for (proposal, reply) in rest {
+                            self.state.metrics.waiting.up();
+                            self.carried.push_back(WriterCommand::Commit(proposal, reply));
                         }
-                        let receipt = decided.receipt();
-                        builder.time = receipt.time;
-                        builder.mark = builder.mark.max(receipt.time);
-                        builder.add(decided);
-                        Ok(receipt)
-                    });
-                    replies.push((reply, receipt));
-                }
-            }
-        }
-        if space.is_low() {
-            // The same holds for those from earlier batches.
-            self.seen.clear();
-        }
-        let step = self.seen.len().min(SEEN);
-        builder.last_seen(self.seen.drain(..step));
-        let state = &mut self.state;
-        if builder.head > state.head || builder.mark > state.mark || builder.other {
-            let (entries, position) = draft.map(EntryDraft::finish).unzip();
-            builder.position = position;
-            let mut entries = entries.into_iter().flatten();
-            let sent = entries.try_for_each(|entry| self.entries.as_ref()?.send(entry).ok());
-            let applied = sent.ok_or(StoreError::Unavailable);
-            match applied.and_then(|()| Ok(state.apply(builder, observer)?)) {
-                Ok(tombstones) => self.gc.add(tombstones),
-                Err(error) => {
-                    for (reply, _) in replies {
-                        reply.send(Err(CommitError::Store(StoreError::Unavailable))).ok();
+                        break;
                     }
-                    return Err(error);
+                    Err(error) => Err(error.into()),
+                },
+                (decided, _) => decided,
+            };
+            let receipt = decided.map(|decided| {
+                let receipt = decided.receipt();
+                builder.time = receipt.time;
+                builder.mark = builder.mark.max(receipt.time);
+                builder.add(decided);
+                receipt
+            });
+            all.push(Decided { reply, kept, receipt });
+        }
+        all
+    }
+
+    /// Does what cannot wait while the log is asked: stores times. Other commands wait. False: the queue
+    /// is closed.
+    fn meanwhile(&mut self, queue: &Receiver<WriterCommand>) -> bool {
+        loop {
+            let command = match queue.try_recv() {
+                Ok(command) => command,
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            };
+            match command {
+                WriterCommand::MarkTime { time, believed } => {
+                    self.state.metrics.waiting.down();
+                    self.believed = self.believed.max(believed);
+                    self.state.note_time(Some(time));
                 }
+                WriterCommand::PersistTime(time, reply) => {
+                    self.state.metrics.waiting.down();
+                    self.state.note_time(Some(time));
+                    self.state.time = self.state.time.max(time);
+                    if time <= self.state.mark {
+                        reply.send(()).ok();
+                    }
+                }
+                other => self.carried.push_back(other),
             }
-        } else {
-            // A time that is not later than the mark is durable already.
-            state.time = builder.time;
         }
-        if !replies.is_empty() {
-            let took = start.elapsed();
-            self.state.metrics.batches.note(took);
-            self.group_commit.committed(replies.len(), took);
+    }
+
+    /// Replies that nothing was committed, or that it is not known.
+    fn reject(decided: Vec<Decided>, error: &StoreError) {
+        for Decided { reply, .. } in decided {
+            reply.send(Err(CommitError::Store(error.clone()))).ok();
         }
-        let end = self.state.feed_end();
-        // The caller may have gone; then the reply is dropped.
-        marked.into_iter().for_each(|reply| reply.send(()).unwrap_or(()));
-        ended_feeds.iter().for_each(|feed| self.state.feeds.end(feed, end));
-        // A conflict is reported only now, when every reader can see the change that won.
-        for (reply, receipt) in replies {
-            match &receipt {
-                Ok(_) => self.state.metrics.committed.inc(),
+    }
+
+    /// Replies to the callers of a batch: at once, or when every replica that may answer has published
+    /// the batch.
+    fn acknowledge(&mut self, decided: Vec<Decided>, head: Revision, listed: Vec<Uuid>) {
+        let mut committed = Vec::new();
+        for Decided { reply, receipt, .. } in decided {
+            match receipt {
+                Ok(receipt) => {
+                    self.state.metrics.committed.inc();
+                    committed.push((reply, receipt));
+                }
+                // A conflict is reported only now, when every reader can see the change that won.
                 Err(error) => {
                     self.state.metrics.refused.inc();
-                    if let CommitError::Store(StoreError::AtBound(reached)) = error {
+                    if let CommitError::Store(StoreError::AtBound(reached)) = &error {
                         self.state.metrics.refused_at(reached.bound);
                     }
+                    reply.send(Err(error)).ok();
                 }
             }
-            reply.send(receipt).ok();
         }
-        for (entries, reply) in followed {
+        match &self.log {
+            Some(log) => log.acknowledge(head, listed, committed),
+            None => {
+                for (reply, receipt) in committed {
+                    reply.send(Ok(receipt)).ok();
+                }
+            }
+        }
+    }
+
+    /// Ends a batch whose changes were not committed: stores its times, and keeps its last-seen times for
+    /// the next one.
+    fn without_changes(
+        &mut self,
+        batch: Batch,
+        seen: Vec<(Revision, Minute)>,
+        observer: &dyn CommitObserver,
+    ) -> Result<(), StoreError> {
+        seen.into_iter().rev().for_each(|seen| self.seen.push_front(seen));
+        self.state.note_time(Some(batch.mark));
+        self.state.time = self.state.time.max(batch.time);
+        self.finish(batch, observer)
+    }
+
+    /// Replies to the other commands of a batch, and applies the entries that came with it.
+    fn finish(&mut self, batch: Batch, observer: &dyn CommitObserver) -> Result<(), StoreError> {
+        let end = self.state.feed_end();
+        // The caller may have gone; then the reply is dropped. A time that could not be stored gets none.
+        for reply in batch.marked.into_iter().filter(|_| batch.mark <= self.state.mark) {
+            reply.send(()).ok();
+        }
+        batch.ended_feeds.iter().for_each(|feed| self.state.feeds.end(feed, end));
+        for (entries, reply) in batch.followed {
             reply.send(self.follow(entries, observer)?).ok();
         }
         Ok(())
@@ -289,8 +465,16 @@ impl Writer {
             builder.position = Some(position);
             let tombstones = self.state.apply(builder, observer)?;
             self.gc.add(tombstones);
+            self.tell_followed();
         }
         Ok(Ok(position))
+    }
+
+    /// Tells how far the store has come in the log.
+    fn tell_followed(&self) {
+        if let (Some(log), Some(position)) = (&self.log, self.state.position) {
+            log.followed(Followed { position, revision: self.state.head });
+        }
     }
 
     /// Sets the time back, by an audited change. The change and the mark are one batch. A crash
@@ -340,6 +524,37 @@ impl Writer {
             return Ok(false);
         };
         state.apply_unsynced(batch).map(|()| true)
+    }
+}
+
+/// The commands of a batch, by what is done with them.
+#[derive(Default)]
+struct Batch {
+    proposals: Vec<(Box<Proposal>, CommandReply)>,
+    /// The earliest time of its changes.
+    time: Timestamp,
+    /// The time mark that must be durable before `marked` get their replies.
+    mark: Timestamp,
+    marked: Vec<oneshot::Sender<()>>,
+    ended_feeds: Vec<FeedId>,
+    followed: Vec<Followers>,
+}
+
+/// Entries of the log, with the reply to the one that sent them.
+type Followers = (Vec<(Entry, Hash)>, oneshot::Sender<Result<LogPosition, LogError>>);
+
+/// A proposal on which the writer has decided.
+struct Decided {
+    reply: CommandReply,
+    /// The proposal, if it may have to be decided again.
+    kept: Option<Box<Proposal>>,
+    receipt: Result<Receipt, CommitError>,
+}
+
+impl Decided {
+    /// The proposal, to be decided again.
+    fn again(self) -> Option<(Box<Proposal>, CommandReply)> {
+        Some((self.kept?, self.reply))
     }
 }
 

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use tonic::Status;
 
 use super::activity::{Activity, Interruption, OpenCall};
+use crate::authority::noted_call::{LeaseExemption, Leased};
 use crate::authority::operation::Operation;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::status;
@@ -51,8 +52,8 @@ impl Interruptible {
     /// costs nothing extra.
     pub(crate) async fn answer(
         &self,
-        answered: impl Future<Output = Response<ResponseBody>>,
-    ) -> Response<ResponseBody> {
+        answered: impl Future<Output = Leased<Response<ResponseBody>>>,
+    ) -> Leased<Response<ResponseBody>> {
         let (mut answered, mut interrupted) = (pin!(answered), None);
         poll_fn(|context| {
             if let Poll::Ready(response) = answered.as_mut().poll(context) {
@@ -62,7 +63,8 @@ impl Interruptible {
                 .get_or_insert_with(|| Box::pin(self.activity.interrupted(self.is_endless)));
             interrupted.as_mut().poll(context).map(|why| {
                 self.count(why);
-                interrupted_status(why).into_http()
+                let response = interrupted_status(why).into_http();
+                Leased::exempt(response, LeaseExemption::Interrupted)
             })
         })
         .await

@@ -23,7 +23,7 @@ use super::call_counters::CallCounters;
 use super::collector::{self, ServerCollector};
 use super::error::TransportError;
 use super::file_descriptors;
-use super::health::Health;
+use super::health::{self, Health};
 use super::jwks::JwksReader;
 use super::oauth::ClientConnections;
 use super::phase::Phase;
@@ -31,6 +31,7 @@ use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
 use super::tls::{Tls, TlsWatch};
 use super::worker::Worker;
+use crate::authority::Authority;
 use crate::authority::caller_limits::CallerLimits;
 use crate::authority::issuer_keys::KeyReader;
 use crate::grpc::Api;
@@ -231,9 +232,14 @@ impl Listener {
         })
     }
 
-    /// Reports every service as SERVING.
-    pub(crate) fn set_serving(&self) {
-        self.health.set_serving();
+    /// Reports every service as SERVING while the lease of this authority holds, until the returned
+    /// handle is dropped.
+    pub(crate) fn set_serving(&self, authority: &Authority) -> Option<AbortOnDropHandle<()>> {
+        let lease = authority.lease();
+        self.health.serve_under(Arc::clone(lease));
+        let health = Arc::clone(&self.health);
+        let follow = move || Arc::clone(&health).follow_lease();
+        (!lease.is_unlimited()).then(|| self.supervisor.task("health", follow))
     }
 
     /// Reloads the TLS files and reopens the decision log. SIGHUP triggers it.
@@ -452,7 +458,7 @@ fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
 
 /// The services that health reports. The empty name stands for the whole server.
 fn services() -> Vec<&'static str> {
-    [""].into_iter().chain(access::services()).collect()
+    ["", health::LIVE].into_iter().chain(access::services()).collect()
 }
 
 /// The server reflection service, which describes all services.

@@ -104,7 +104,7 @@ impl ClientConnections {
                     Use::Public => activity.probe(),
                     Use::Unproven => {}
                 }
-                Ok::<_, Infallible>(answer.response)
+                Ok::<_, Infallible>(answer.response.into_inner())
             }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

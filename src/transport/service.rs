@@ -27,8 +27,10 @@ use super::settings::ConnectionLimits;
 use super::tls::Tls;
 use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
 use crate::authority::caller_limits::CallerLimits;
+use crate::authority::noted_call::{LeaseExemption, Leased, NotedCall};
 use crate::authority::operation::Operation;
 use crate::grpc::body_timeout::BodyTimeout;
+use crate::grpc::leased_body::leased;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
 use crate::grpc::methods::{self, Observed};
 use crate::grpc::peer::Peer;
@@ -89,6 +91,9 @@ pub(crate) struct Service {
     pub(crate) observer: Option<Arc<RequestObserver>>,
 }
 
+/// A response that may be sent.
+type LeasedResponse = Box<Leased<Response<ResponseBody>>>;
+
 /// A call of which nothing is recorded.
 const NONE: Observed<'_> = Observed { context: None, trace: None };
 
@@ -97,9 +102,33 @@ impl Service {
     /// including this one.
     ///
     /// # Errors
-    /// The store is not open, the caller is not authenticated or not permitted, or a limit is reached.
+    /// The refusal: the store is not open or has no lease, the caller is not authenticated or not
+    /// permitted, or a limit is reached.
     fn admit(
         &self,
+        operation: Option<&'static Operation>,
+        headers: &HeaderMap,
+        peer: &Peer,
+        in_flight: usize,
+    ) -> Result<Admission, LeasedResponse> {
+        let is_reflection = operation.is_some_and(access::is_reflection);
+        let exempt = NotedCall::exempt(LeaseExemption::Reflection);
+        let (noted, no_lease) = match self.note() {
+            Ok(noted) => (noted, None),
+            // The schema can be read without a lease. A caller cannot be rejected without one.
+            Err(refusal) if is_reflection => (exempt, Some(refusal)),
+            Err(refusal) => return Err(refusal),
+        };
+        match self.admit_noted(noted, operation, headers, peer, in_flight) {
+            Ok(admission) if is_reflection => Ok(Admission { noted: exempt, ..admission }),
+            Ok(admission) => Ok(admission),
+            Err(status) => Err(no_lease.unwrap_or_else(|| self.refuse(noted, status))),
+        }
+    }
+
+    fn admit_noted(
+        &self,
+        noted: NotedCall,
         operation: Option<&'static Operation>,
         headers: &HeaderMap,
         peer: &Peer,
@@ -112,7 +141,38 @@ impl Service {
         let (by_key, limits) = (&self.calls.by_key, &*self.caller_limits);
         let load = Load { in_flight, max_in_flight, by_key, limits };
         let presented = grpc::presented(headers, peer);
-        Ok(self.api.ready()?.admit(operation, presented, load)?)
+        Ok(self.api.ready()?.admit(noted, operation, presented, load)?)
+    }
+
+    /// Notes the session of the lease, before anything else is done for a call.
+    ///
+    /// # Errors
+    /// The refusal, if the store is not open or has no session.
+    fn note(&self) -> Result<NotedCall, LeasedResponse> {
+        let authority = self.api.ready().map_err(|status| {
+            let why = LeaseExemption::NotOpen;
+            Box::new(Leased::exempt(status.into_http(), why))
+        })?;
+        let refusal = |error| Status::from(error).into_http();
+        authority.note_call().map_err(|no_lease| Box::new(no_lease.refused(refusal)))
+    }
+
+    /// The response of a call, when it is complete, or the refusal of a call whose session ended.
+    fn test(
+        &self,
+        noted: NotedCall,
+        response: Response<ResponseBody>,
+    ) -> Leased<Response<ResponseBody>> {
+        match self.api.authority() {
+            Some(authority) => leased(noted, authority.lease(), response),
+            // The store is not open, so nothing of it was read.
+            None => Leased::exempt(response, LeaseExemption::NotOpen),
+        }
+    }
+
+    /// The refusal of a call that noted a session.
+    fn refuse(&self, noted: NotedCall, status: Status) -> LeasedResponse {
+        Box::new(self.test(noted, status.into_http()))
     }
 
     /// The bounds of a unary call.
@@ -151,12 +211,11 @@ pub(crate) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
     enum DispatchedCall<H, P, F> {
-        Unfit(RejectedHead),
-        Rejected(Box<Status>),
-        Check(Option<Duration>, Caller, Incoming),
+        Rejected(LeasedResponse),
+        Check(NotedCall, Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
         Peer(Pin<Box<P>>),
-        Other(Pin<Box<F>>, Option<CallSlot>),
+        Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
     let operation = access::operation(path);
@@ -165,7 +224,8 @@ pub(crate) fn handle(
     let peer_method = peer_service::method(&service.api, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
-        DispatchedCall::Unfit(unfit)
+        let response = unfit.into_response(service.max_header_bytes);
+        DispatchedCall::Rejected(Box::new(Leased::exempt(response, LeaseExemption::UnfitHead)))
     } else if operation.is_none()
         && let Some(method) = path.strip_prefix(HEALTH)
     {
@@ -176,18 +236,30 @@ pub(crate) fn handle(
                 open = Some(activity.open());
                 let health = Arc::clone(&service.health);
                 let body = request.into_body();
-                DispatchedCall::Health(Box::pin(health.answer(kind, slot, deadline, body)))
+                DispatchedCall::Health(Box::pin(async move {
+                    let response = health.answer(kind, slot, deadline, body).await;
+                    Leased::exempt(response, LeaseExemption::Health)
+                }))
             }
-            Err(status) => DispatchedCall::Rejected(Box::new(status)),
+            Err(status) => {
+                let why = LeaseExemption::Health;
+                DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
+            }
         }
     } else if peer_method.is_some() {
         match peer_service::admit(&service.api, request.headers()) {
             Ok(()) => {
                 activity.accept();
                 open = Some(activity.open());
-                DispatchedCall::Peer(Box::pin(peer_call(Arc::clone(&service), request)))
+                let call = peer_call(Arc::clone(&service), request);
+                DispatchedCall::Peer(Box::pin(async move {
+                    Leased::exempt(call.await, LeaseExemption::Peer)
+                }))
             }
-            Err(status) => DispatchedCall::Rejected(Box::new(status)),
+            Err(status) => {
+                let why = LeaseExemption::Peer;
+                DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
+            }
         }
     } else {
         let (one, in_flight) = Counted::one_more(&service.calls.in_flight);
@@ -198,10 +270,10 @@ pub(crate) fn handle(
             service.admit(operation, request.headers(), peer, in_flight),
             unary::deadline(request.headers()),
         ) {
-            (Err(status), _) => {
+            (Err(refusal), _) => {
                 // A rejected call is not in flight while its response waits to be sent.
                 counted = None;
-                DispatchedCall::Rejected(Box::new(status))
+                DispatchedCall::Rejected(refusal)
             }
             (Ok(mut admission), Ok(deadline))
                 if access::is_method_of::<CheckRequest>(admission.operation)
@@ -210,7 +282,8 @@ pub(crate) fn handle(
             {
                 activity.accept();
                 of_key = admission.in_flight.take();
-                DispatchedCall::Check(deadline, admission.caller, request.into_body())
+                let Admission { noted, caller, .. } = admission;
+                DispatchedCall::Check(noted, deadline, caller, request.into_body())
             }
             (Ok(mut admission), deadline) => {
                 of_key = admission.in_flight.take();
@@ -224,10 +297,12 @@ pub(crate) fn handle(
                         open = Some(activity.open());
                         known = Some(admission.caller.clone());
                         let service = Arc::clone(&service);
-                        let call = call(service, request, deadline, admission, observed);
-                        DispatchedCall::Other(Box::pin(call), slot)
+                        let call = call(service, request, deadline, admission, observed, slot);
+                        DispatchedCall::Other(Box::pin(call))
                     }
-                    Err(status) => DispatchedCall::Rejected(Box::new(status)),
+                    Err(status) => {
+                        DispatchedCall::Rejected(service.refuse(admission.noted, status))
+                    }
                 }
             }
         }
@@ -236,7 +311,7 @@ pub(crate) fn handle(
     async move {
         let in_flight = InFlight(counted, of_key);
         let response = match call {
-            DispatchedCall::Check(deadline, caller, body) => {
+            DispatchedCall::Check(noted, deadline, caller, body) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let until = deadline.map(|time| Instant::now() + time);
@@ -245,15 +320,17 @@ pub(crate) fn handle(
                 };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let bounds = service.bounds(deadline, Urgency::Read);
-                interruptible.answer(unary::unary(bounds, body, account, check)).await
+                let answered =
+                    async { service.test(noted, unary::unary(bounds, body, account, check).await) };
+                interruptible.answer(answered).await
             }
             DispatchedCall::Health(call) => interruptible.answer(call).await,
             DispatchedCall::Peer(call) => interruptible.answer(call).await,
-            DispatchedCall::Other(call, None) => interruptible.answer(call).await,
-            DispatchedCall::Other(call, Some(slot)) => slot.hold(interruptible.answer(call).await),
-            DispatchedCall::Unfit(unfit) => unfit.into_response(service.max_header_bytes),
-            DispatchedCall::Rejected(status) => status.into_http(),
+            DispatchedCall::Other(call) => interruptible.answer(call).await,
+            DispatchedCall::Rejected(refusal) => *refusal,
         };
+        // Nothing changes the response from here on, except that its end may be an interruption.
+        let response = response.into_inner();
         let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
@@ -290,17 +367,20 @@ async fn peer_call(
     }
 }
 
-/// Answers a call that is not a single check, or that is observed.
+/// Answers a call that is not a single check, or that is observed. The slot is held until its response is
+/// sent.
 async fn call(
     service: Arc<Service>,
     request: Request<Incoming>,
     deadline: Result<Option<Duration>, Status>,
     admission: Admission,
     observed: Option<ObservedRequest>,
-) -> Response<ResponseBody> {
+    slot: Option<CallSlot>,
+) -> Leased<Response<ResponseBody>> {
+    let noted = admission.noted;
     let deadline = match deadline {
         Ok(deadline) => deadline,
-        Err(status) => return status.into_http(),
+        Err(status) => return service.test(noted, status.into_http()),
     };
     let caller = &admission.caller;
     let method = request.uri().path().trim_start_matches('/');
@@ -312,11 +392,17 @@ async fn call(
     let observed = Observed { context: context.as_ref(), trace: trace.as_ref() };
     let answered = run(&service, request, deadline, admission, observed);
     let response = wait_spans::scope(steps, answered).await;
+    let response = match slot {
+        Some(slot) => slot.hold(response),
+        None => response,
+    };
+    // Before the log and the trace, so that they name the code that is sent.
+    let response = service.test(noted, response);
     if let Some(trace) = trace {
-        trace.finish(&response);
+        trace.finish(response.get());
     }
     if let Some(line) = line {
-        line.write(code_name(otlp::code(&response).into()));
+        line.write(code_name(otlp::code(response.get()).into()));
     }
     response
 }

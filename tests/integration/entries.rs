@@ -95,7 +95,7 @@ pub fn found<E: Engine>(dir: &Path) -> Head {
     let incarnation = store.incarnation();
     let head =
         Head::first(Incarnation::from_u128(7), incarnation, Revision::ZERO, Timestamp::UNIX_EPOCH);
-    store.follow_log(&head).expect("it follows");
+    store.follow_log(&head, Some(1)).expect("it follows");
     head
 }
 
@@ -373,11 +373,11 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
         ),
         (ahead, LogError::Revision { log: Revision(1), store: Revision::ZERO }),
     ] {
-        assert_eq!(store.follow_log(&head), Err(error));
+        assert_eq!(store.follow_log(&head, Some(1)), Err(error));
         assert_eq!(store.log_position(), Ok(None));
     }
-    store.follow_log(&head).expect("it follows");
-    assert_eq!(store.follow_log(&head), Err(LogError::Following));
+    store.follow_log(&head, Some(1)).expect("it follows");
+    assert_eq!(store.follow_log(&head, Some(1)), Err(LogError::Following));
     let accepted = store.accept_clock(Timestamp::now(), Default::default());
     assert_eq!(accepted, Err(StoreError::Unavailable), "the change would have no entry");
     drop(store);

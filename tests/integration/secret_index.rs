@@ -299,8 +299,8 @@ fn a_program_is_told_once_that_it_has_upgraded_a_store() {
     assert_eq!(Store::open(&store).expect("opened").upgraded_from(), Some(1));
     assert_eq!(Store::open(&store).expect("opened").upgraded_from(), None);
     assert_eq!(Store::open(&dir.path().join("new")).expect("made").upgraded_from(), None);
-    let newer = OpenError::Newer { dir: "d".to_owned(), found: 4 }.to_string();
-    assert!(newer.contains("schema 4, this program knows 3"), "{newer}");
+    let newer = OpenError::Newer { dir: "d".to_owned(), found: 5 }.to_string();
+    assert!(newer.contains("schema 5, this program knows 4"), "{newer}");
 }
 
 /// The parts of a server without its wire.

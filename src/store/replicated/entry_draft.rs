@@ -1,12 +1,14 @@
-//! EntryDraft: the entries that a batch of own changes makes.
+//! EntryDraft: the entry that a batch of own changes makes.
 //!
-//! Not here: the commit of the entries to the log.
+//! Not here: the commit of the entry to the log.
 
+use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
 use super::LogPosition;
 use super::entry::{Entry, EntryChange, MAX_BYTES};
+use crate::policy::revision::Revision;
 use crate::store::StoreError;
 use crate::store::decided_change::DecidedChange;
 
@@ -15,63 +17,68 @@ const HEADER: usize = 256;
 /// More than the bytes by which an entry names one change and its length.
 const FIELD: usize = 8;
 
-/// The entries of a batch that is being decided.
+/// The entry of a batch that is being decided.
 pub(in crate::store) struct EntryDraft {
-    /// After the complete entries.
-    position: LogPosition,
-    /// The complete entries, as the log has them.
-    complete: Vec<Vec<u8>>,
-    /// The entry that takes the next change, and about how many bytes it has.
-    open: Option<(Entry, usize)>,
+    before: LogPosition,
+    /// The entry, its last revision, and about how many bytes it has.
+    open: Option<(Entry, Revision, usize)>,
+}
+
+/// An entry of own changes that is to be committed to the log.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct NewEntry {
+    /// The entry before it.
+    pub(in crate::store) before: LogPosition,
+    /// The position behind it.
+    pub(in crate::store) after: LogPosition,
+    /// Its last revision.
+    pub(in crate::store) revision: Revision,
+    /// Its time.
+    pub(in crate::store) time: Timestamp,
+    /// The entry, as the log has it.
+    pub(in crate::store) bytes: Vec<u8>,
 }
 
 impl EntryDraft {
-    /// No entries, after this position.
-    pub(in crate::store) fn new(position: LogPosition) -> Self {
-        Self { position, complete: Vec::new(), open: None }
+    /// No entry, after this position.
+    pub(in crate::store) fn new(before: LogPosition) -> Self {
+        Self { before, open: None }
     }
 
-    /// Adds a change. A change for which the last entry has no room begins another one.
-    pub(in crate::store) fn push(&mut self, decided: &DecidedChange) -> Result<(), StoreError> {
+    /// Adds a change. False: the entry has no room for it, but the next one has.
+    pub(in crate::store) fn push(&mut self, decided: &DecidedChange) -> Result<bool, StoreError> {
         let change = EntryChange::of(decided);
         let bytes = FIELD + change.message().encoded_len();
         if HEADER + bytes > MAX_BYTES {
             return Err(StoreError::EntryTooLarge(bytes));
         }
-        if self.open.as_ref().is_some_and(|(_, size)| size + bytes > MAX_BYTES) {
-            self.complete();
+        if self.open.as_ref().is_some_and(|(.., size)| size + bytes > MAX_BYTES) {
+            return Ok(false);
         }
         let receipt = decided.receipt();
-        let (entry, size) = self.open.get_or_insert_with(|| {
+        let (entry, last, size) = self.open.get_or_insert_with(|| {
             let entry = Entry {
-                seq: self.position.seq + 1,
+                seq: self.before.seq + 1,
                 first_revision: receipt.revision,
-                incarnation: self.position.incarnation,
-                prev: self.position.hash,
+                incarnation: self.before.incarnation,
+                prev: self.before.hash,
                 id: Uuid::new_v4(),
                 time: receipt.time,
                 changes: Vec::new(),
             };
-            (entry, HEADER)
+            (entry, receipt.revision, HEADER)
         });
-        entry.time = receipt.time;
+        (entry.time, *last) = (receipt.time, receipt.revision);
         entry.changes.push(change);
         *size += bytes;
-        Ok(())
+        Ok(true)
     }
 
-    /// The entries, as the log has them, and the position after them.
-    pub(in crate::store) fn finish(mut self) -> (Vec<Vec<u8>>, LogPosition) {
-        self.complete();
-        (self.complete, self.position)
-    }
-
-    fn complete(&mut self) {
-        if let Some((entry, _)) = self.open.take() {
-            let bytes = entry.encode();
-            let hash = blake3::hash(&bytes);
-            self.position = LogPosition { seq: entry.seq, hash, ..self.position };
-            self.complete.push(bytes);
-        }
+    /// The entry; none without changes.
+    pub(in crate::store) fn finish(self) -> Option<NewEntry> {
+        let (entry, revision, _) = self.open?;
+        let bytes = entry.encode();
+        let after = LogPosition { seq: entry.seq, hash: blake3::hash(&bytes), ..self.before };
+        Some(NewEntry { before: self.before, after, revision, time: entry.time, bytes })
     }
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{FORMAT, LogError, hash, proto, uuid};
+use super::{FORMAT, LogError, LogPosition, NewEntry, hash, proto, uuid};
 use crate::policy::revision::Revision;
 use crate::store::Incarnation;
 use crate::store::error::Corrupt;
@@ -63,6 +63,25 @@ impl Head {
         let hash = Hash::from_bytes(blake3::derive_key(ROOT, &ids));
         let (seq, bytes, format, state) = (0, 0, FORMAT, HeadState::Open);
         Self { cluster, incarnation, seq, revision, hash, time, bytes, format, state }
+    }
+
+    /// The position of a store that has applied all entries.
+    #[must_use]
+    pub fn position(&self) -> LogPosition {
+        LogPosition { incarnation: self.incarnation, seq: self.seq, hash: self.hash }
+    }
+
+    /// The head after this entry.
+    #[must_use]
+    pub(in crate::store) fn after(&self, entry: &NewEntry) -> Self {
+        Self {
+            seq: entry.after.seq,
+            revision: entry.revision,
+            hash: entry.after.hash,
+            time: entry.time,
+            bytes: self.bytes.saturating_add(entry.bytes.len() as u64),
+            ..self.clone()
+        }
     }
 
     /// Reads a head.

@@ -11,6 +11,8 @@ use super::etcd::Range;
 pub const HEAD: &str = "head";
 /// The prefix of the entries.
 pub const LOG: &str = "log/";
+/// The prefix of the pieces of large entries.
+pub const PARTS: &str = "part/";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 
@@ -18,6 +20,12 @@ pub const MEMBERS: &str = "members/";
 #[must_use]
 pub fn entry(seq: u64) -> String {
     format!("{LOG}{seq:016x}")
+}
+
+/// The number of an entry's key.
+#[must_use]
+pub fn seq(key: &str) -> Option<u64> {
+    u64::from_str_radix(key.strip_prefix(LOG)?, 16).ok()
 }
 
 /// The entries behind this number.

@@ -1,5 +1,7 @@
 //! LogError: why a store does not follow the log of the replicas, or does not apply its entries.
 
+use uuid::Uuid;
+
 use super::FORMAT;
 use crate::policy::revision::Revision;
 use crate::store::{Incarnation, StoreError};
@@ -28,9 +30,37 @@ pub enum LogError {
     /// Bytes of the log that do not decode.
     #[error("the {0} in the log is damaged")]
     Damaged(&'static str),
+    /// There is no log under the prefix.
+    #[error(
+        "etcd has no log under this prefix: initialise the cluster with `scopegate replicas init`, or \
+         correct the prefix"
+    )]
+    Missing,
     /// The log is closed.
     #[error("the log is closed: no replica may join it")]
     Closed,
+    /// The log belongs to another cluster.
+    #[error("the log is that of the cluster `{log}`, and this store follows that of `{store}`")]
+    Cluster {
+        /// The cluster of the log.
+        log: Uuid,
+        /// That of the store.
+        store: Uuid,
+    },
+    /// The log ends before the last entry of this store, or has another one there.
+    #[error(
+        "the log ends at entry {log}, and this store has applied other entries up to {store}: etcd was set \
+         back; initialise the cluster again with `scopegate replicas init --again`"
+    )]
+    SetBack {
+        /// The last entry of the log.
+        log: u64,
+        /// That of the store.
+        store: u64,
+    },
+    /// The next entry is no longer in the log.
+    #[error("entry {0}, the next one of this store, is no longer in the log: take a snapshot")]
+    Truncated(u64),
     /// The log belongs to other stores.
     #[error(
         "the log has incarnation `{log}`, and this store has `{store}`: start with --resync to replace \

@@ -3,6 +3,7 @@
 use blake3::Hash;
 
 use super::entry::Entry;
+use super::head::Head;
 use super::{LogError, hash};
 use crate::store::engine::{Engine, EngineError};
 use crate::store::error::Corrupt;
@@ -20,6 +21,11 @@ pub struct LogPosition {
 }
 
 impl LogPosition {
+    /// The position of a store at this head.
+    pub(in crate::store) fn of(head: &Head) -> Self {
+        Self { incarnation: head.incarnation, seq: head.seq, hash: head.hash }
+    }
+
     /// The position after this entry with this hash, if the entry is the next one.
     pub(in crate::store) fn after(self, entry: &Entry, hash: Hash) -> Result<Self, LogError> {
         if entry.incarnation != self.incarnation {

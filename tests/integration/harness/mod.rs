@@ -10,6 +10,7 @@ pub mod jwt;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod replica;
 pub mod terminal;
 pub mod token_issuer;
 

@@ -1,0 +1,383 @@
+//! Replica: the parts of a process that is one of several, and the threads that run them.
+//!
+//! The thread `replica` has the connection to etcd by which the writer commits. It follows the log and the
+//! records of the other replicas. The thread of the [`Membership`] has a connection of its own.
+//!
+//! Not here: what each part does; see `etcd_log`, `follower`, `members_task` and `membership`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{Notify, oneshot, watch};
+use uuid::Uuid;
+
+use super::entry::Entry;
+use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
+use super::etcd_log::EtcdLog;
+use super::follower::Follower;
+use super::head::Head;
+use super::members_task::{BarrierHandle, MembersInput, MembersTask};
+use super::members_view::MembersView;
+use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
+use super::{BarrierMetrics, Followed, LogError, LogWriter, Settings, Waited, etcd_log, keys};
+use crate::metrics::machine_time;
+use crate::policy::revision::Revision;
+use crate::store::command_queue::CommandQueue;
+use crate::store::lease::Lease;
+use crate::store::{Incarnation, Store, StoreError, boot_clock};
+
+/// How long etcd may take to answer before a replica has started.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
+/// Why a process cannot be a replica.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// A setting is wrong.
+    #[error("{0}")]
+    Settings(String),
+    /// etcd did not answer.
+    #[error("etcd did not answer ({0}); check that it runs and that its address is right")]
+    NoAnswer(String),
+    /// The log is not one that this store can follow.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The system has no thread left.
+    #[error("the system has no thread for the replica")]
+    NoThread,
+}
+
+/// One of several processes with the same facts.
+pub struct Replica {
+    client: Arc<Client>,
+    settings: Settings,
+    runtime: Handle,
+    /// The own session, while there is one.
+    session: watch::Sender<Option<Uuid>>,
+    /// Why the log and the store have parted, if they have.
+    parted: watch::Sender<Option<LogError>>,
+    barrier: BarrierHandle,
+    members: watch::Receiver<Arc<MembersView>>,
+    barrier_metrics: Arc<BarrierMetrics>,
+    membership_metrics: Arc<MembershipMetrics>,
+    /// Notified when the own record was seen to be no longer good.
+    own_ended: Arc<Notify>,
+    /// What starts with the writer.
+    members_task: Mutex<Option<MembersTask>>,
+    log: Mutex<Option<OwnLog>>,
+    membership: Mutex<Option<Membership>>,
+    /// Whether the replica may answer calls.
+    state: watch::Sender<MembershipState>,
+    /// Ends the thread when it is dropped.
+    stop: Mutex<Option<oneshot::Sender<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What etcd has of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSummary {
+    /// The end of the log.
+    pub head: Head,
+    /// Whether the log has all entries of a cluster that began empty, so that an empty store can follow
+    /// it.
+    pub is_whole: bool,
+}
+
+impl LogSummary {
+    /// The summary in the answers of a range of the head and of a range of the first entry.
+    fn of(answer: &TxnAnswer) -> Result<Self, LogError> {
+        let mut firsts = answer.ranges.iter().map(|range| range.pairs.first());
+        let head = firsts.next().flatten().ok_or(LogError::Missing)?;
+        let head = Head::decode(&head.value)?;
+        let is_whole = match firsts.next().flatten() {
+            None => head.revision == Revision::ZERO,
+            Some(first) => {
+                let entry = Entry::decode(&first.value)?;
+                entry.seq == 1 && entry.first_revision == Revision::ZERO.next()
+            }
+        };
+        Ok(Self { head, is_whole })
+    }
+}
+
+/// The log that the store of a replica follows.
+struct OwnLog {
+    cluster: Uuid,
+    incarnation: Incarnation,
+    lease: Arc<Lease>,
+    followed: watch::Receiver<Followed>,
+}
+
+impl Replica {
+    /// Starts the thread of a replica, which is not connected yet.
+    ///
+    /// # Errors
+    /// A setting is wrong, or the system has no thread left.
+    pub fn new(settings: Settings) -> Result<Self, ReplicaError> {
+        let client = Client::new(settings.etcd.clone()).map_err(ReplicaError::Settings)?;
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|_| ReplicaError::NoThread)?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let run = move || drop(runtime.block_on(stopped));
+        let thread = std::thread::Builder::new().name("replica".to_owned()).spawn(run);
+        let thread = thread.map_err(|_| ReplicaError::NoThread)?;
+        let (session, own_ended) = (watch::Sender::new(None), Arc::<Notify>::default());
+        let barrier_metrics = Arc::<BarrierMetrics>::default();
+        let (members, barrier, view) = MembersTask::new(MembersInput {
+            own: session.subscribe(),
+            own_ended: Arc::clone(&own_ended),
+            metrics: Arc::clone(&barrier_metrics),
+            clock: Arc::new(boot_clock::now),
+        });
+        let waiting = "the store is being opened".to_owned();
+        Ok(Self {
+            client: Arc::new(client),
+            settings,
+            runtime: handle,
+            session,
+            parted: watch::Sender::new(None),
+            barrier,
+            members: view,
+            barrier_metrics,
+            membership_metrics: Arc::default(),
+            own_ended,
+            members_task: Mutex::new(Some(members)),
+            log: Mutex::default(),
+            membership: Mutex::default(),
+            state: watch::Sender::new(MembershipState::Joining(waiting)),
+            stop: Mutex::new(Some(stop)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Reads what etcd has of the cluster.
+    ///
+    /// # Errors
+    /// etcd does not answer, has a version that is not consistent, or has no log.
+    pub async fn log(&self) -> Result<LogSummary, ReplicaError> {
+        let client = Arc::clone(&self.client);
+        // The connections of the client are driven by the runtime of this thread.
+        let read = self.runtime.spawn(async move {
+            let nodes = client.status(FIRST_ANSWER).await;
+            let version = nodes.iter().flatten();
+            let unsupported = version.filter_map(|node| etcd::unsupported_version(&node.version));
+            if let Some(why) = unsupported.into_iter().next() {
+                return Err(ReplicaError::Settings(why));
+            }
+            let (head, first) = (Range::key(keys::HEAD), Range::under(keys::LOG).limit(1));
+            let ranges = vec![Operation::Range(head), Operation::Range(first)];
+            let txn = Txn { then: ranges, ..Txn::default() };
+            let answer = client.txn(&txn, FIRST_ANSWER).await?;
+            Ok(LogSummary::of(&answer)?)
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
+    /// What the process was told about its cluster.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The etcd cluster that answered, if one did.
+    #[must_use]
+    pub fn etcd_cluster(&self) -> Option<u64> {
+        self.client.cluster_id()
+    }
+
+    /// Becomes an error when the log and the store have parted. The process must then end.
+    #[must_use]
+    pub fn parted(&self) -> watch::Receiver<Option<LogError>> {
+        self.parted.subscribe()
+    }
+
+    /// Whether the replica may answer calls.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<MembershipState> {
+        self.state.subscribe()
+    }
+
+    /// The records of all replicas, as this one last saw them.
+    #[must_use]
+    pub fn members(&self) -> Arc<MembersView> {
+        Arc::clone(&self.members.borrow())
+    }
+
+    /// The metrics of the barrier.
+    #[must_use]
+    pub fn barrier_metrics(&self) -> &BarrierMetrics {
+        &self.barrier_metrics
+    }
+
+    /// The metrics of the sessions.
+    #[must_use]
+    pub fn membership_metrics(&self) -> &MembershipMetrics {
+        &self.membership_metrics
+    }
+
+    /// Waits until every replica that may answer has published this revision.
+    ///
+    /// # Errors
+    /// A replica has not confirmed it in time.
+    pub async fn everywhere(&self, revision: Revision) -> Result<Waited, StoreError> {
+        self.barrier.everywhere(revision).await
+    }
+
+    /// The log for the writer of a store that has come this far in it.
+    fn log_writer(&self, cluster: Uuid, lease: &Arc<Lease>, at: Followed) -> LogWriter {
+        let log = EtcdLog {
+            client: Arc::clone(&self.client),
+            runtime: self.runtime.clone(),
+            cluster,
+            head: None,
+            session: self.session.subscribe(),
+            parted: self.parted.clone(),
+            barrier: self.barrier.clone(),
+        };
+        let (sender, followed) = watch::channel(at);
+        let (incarnation, lease) = (at.position.incarnation, Arc::clone(lease));
+        *lock(&self.log) = Some(OwnLog { cluster, incarnation, lease, followed });
+        LogWriter::new(Box::new(log), sender)
+    }
+
+    /// Starts to follow the log, and to join it.
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(in crate::store) fn start(&self, commands: CommandQueue) -> Result<(), String> {
+        let (Some(log), Some(members)) = (lock(&self.log).take(), lock(&self.members_task).take())
+        else {
+            return Ok(());
+        };
+        let OwnLog { cluster, incarnation, lease, followed } = log;
+        let client = Arc::clone(&self.client);
+        let follower =
+            Follower { client: Arc::clone(&client), cluster, commands, followed: followed.clone() };
+        let parted = self.parted.clone();
+        self.runtime.spawn(async move {
+            if let Err(error) = follower.run().await {
+                etcd_log::part(&parted, error);
+            }
+        });
+        self.runtime.spawn(async move { members.run(&client).await });
+        let (lost_sender, lost) = watch::channel(None);
+        let (session, own_ended) = (self.session.subscribe(), Arc::clone(&self.own_ended));
+        self.runtime.spawn(async move {
+            loop {
+                own_ended.notified().await;
+                lost_sender.send_replace(*session.borrow());
+            }
+        });
+        let mut settings = self.settings.clone();
+        settings.etcd.cluster_id = self.client.cluster_id();
+        let membership = Membership::start(Setup {
+            settings,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster,
+            incarnation,
+            lease,
+            followed,
+            lost,
+            clock: Box::new(machine_time),
+            metrics: Arc::clone(&self.membership_metrics),
+        })?;
+        let (mut from, state, session) =
+            (membership.state(), self.state.clone(), self.session.clone());
+        self.runtime.spawn(async move {
+            loop {
+                let now = from.borrow_and_update().clone();
+                session.send_replace(match &now {
+                    MembershipState::Joined { session, .. } => Some(*session),
+                    _ => None,
+                });
+                state.send_replace(now);
+                if from.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        *lock(&self.membership) = Some(membership);
+        Ok(())
+    }
+
+    /// Ends the session, and deletes its record. From then on no call is answered.
+    pub fn leave(&self) {
+        let membership = lock(&self.membership).take();
+        membership.map(Membership::leave);
+    }
+
+    /// Ends the threads. The writer has ended before.
+    pub(in crate::store) fn stop(&self) {
+        self.leave();
+        lock(&self.stop).take();
+        let thread = lock(&self.thread).take();
+        thread.map(JoinHandle::join);
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl From<etcd::EtcdError> for ReplicaError {
+    fn from(error: etcd::EtcdError) -> Self {
+        Self::NoAnswer(error.to_string())
+    }
+}
+
+impl Store {
+    /// Makes this store that of a replica. Call it before the writer is started. The head is one that was
+    /// read after the store was opened.
+    ///
+    /// # Errors
+    /// The store follows no log, or another one.
+    pub fn replicated(mut self, replica: Replica, head: &Head) -> Result<Self, LogError> {
+        let position = self.log_position()?.ok_or(LogError::NotFollowing)?;
+        let cluster = self.cluster().ok_or(LogError::NotFollowing)?.id;
+        if cluster != head.cluster {
+            return Err(LogError::Cluster { log: head.cluster, store: cluster });
+        }
+        let at = Followed { position, revision: self.opened_at };
+        // No call is answered before the replica has joined.
+        self.lease = Arc::new(Lease::none());
+        let log = replica.log_writer(cluster, &self.lease, at);
+        self.write_to_log(log);
+        self.replica = Some(replica);
+        Ok(self)
+    }
+
+    /// Waits until every replica that may answer has published this revision, which this store has
+    /// published. Without replicas that is so at once.
+    ///
+    /// # Errors
+    /// A replica has not confirmed it in time.
+    pub async fn everywhere(&self, revision: Revision) -> Result<Waited, StoreError> {
+        match &self.replica {
+            Some(replica) => replica.everywhere(revision).await,
+            None => Ok(Waited::default()),
+        }
+    }
+
+    /// The replica that this process is, if it is one of several.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Store(error) => error,
+            _ => Self::CutOff,
+        }
+    }
+}

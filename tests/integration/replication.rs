@@ -1,0 +1,344 @@
+//! Replication: stores that follow one log on a real etcd. Whatever etcd and the network do, each change is
+//! committed once or not at all, and all stores become the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use scopegate::policy::change::ChangeKind;
+use scopegate::policy::company::Company;
+use scopegate::policy::id::CompanyId;
+use scopegate::store::replicated::LogError;
+use scopegate::store::replicated::etcd::{self, Operation, Range, Txn};
+use scopegate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Store, StoreError};
+
+use crate::entries::{copy, entries};
+use crate::fixture::NoListener;
+use crate::harness::etcd::{Etcd, WITHIN};
+use crate::harness::proxy::Proxy;
+use crate::harness::replica;
+use crate::power_loss::memory;
+use crate::store::{catalog, change, company, in_time, put};
+
+const COUNTER: &str = "counter";
+
+/// Stores of one log, each in a directory of its own.
+struct Cluster {
+    dir: tempfile::TempDir,
+    stores: Vec<Arc<Store>>,
+}
+
+impl Cluster {
+    /// So many stores, which reach etcd by these settings.
+    fn start(settings: &[etcd::Settings]) -> Self {
+        let dir = memory();
+        let path = |number: usize| dir.path().join(number.to_string());
+        // The first one begins the log, and the others begin as copies of it.
+        drop(replica::open(settings[0].clone(), &path(0), "first"));
+        (1..settings.len()).for_each(|number| copy(&path(0), &path(number)));
+        let opened = |(number, settings): (usize, &etcd::Settings)| {
+            let store =
+                replica::open(settings.clone(), &path(number), &format!("replica-{number}"));
+            store.start(Arc::new(NoListener));
+            Arc::new(store)
+        };
+        let stores = settings.iter().enumerate().map(opened).collect();
+        let cluster = Self { dir, stores };
+        let first = put(None, Fact::Company(Arc::new(company(COUNTER, &catalog(1)))));
+        commit(&cluster.stores[0], proposal(first)).expect("committed");
+        cluster.until_they_are_level();
+        cluster
+    }
+
+    fn path(&self, number: usize) -> PathBuf {
+        self.dir.path().join(number.to_string())
+    }
+
+    fn position(&self, number: usize) -> u64 {
+        self.stores[number].log_position().expect("readable").expect("it follows").seq
+    }
+
+    /// Waits until all stores have applied the same entries.
+    fn until_they_are_level(&self) {
+        let all = 0..self.stores.len();
+        let level = || all.clone().all(|number| self.position(number) == self.position(0));
+        assert!(
+            in_time(level),
+            "{:?}",
+            all.map(|number| self.position(number)).collect::<Vec<_>>()
+        );
+    }
+
+    /// Closes all stores, which must be the same then.
+    fn close(self) {
+        self.until_they_are_level();
+        let all: Vec<_> = (0..self.stores.len()).map(|number| self.path(number)).collect();
+        let logs = self.stores.into_iter().map(|store| {
+            store.close();
+            store.log_position().expect("readable")
+        });
+        let logs: Vec<_> = logs.collect();
+        assert!(logs.iter().all(|log| *log == logs[0]), "{logs:?}");
+        let content = |dir: &PathBuf| {
+            let mut all = entries::<scopegate::store::engine::SledEngine>(dir);
+            // Each replica has a time mark of its own, and collects garbage when it is idle.
+            all.retain(|key, _| !key.starts_with(b"Mtime") && !key.starts_with(b"Mtally"));
+            all
+        };
+        let first = content(&all[0]);
+        all.iter().skip(1).for_each(|dir| assert_same_facts(&first, &content(dir)));
+    }
+}
+
+type Entries = std::collections::BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn assert_same_facts(a: &Entries, b: &Entries) {
+    let different = a.keys().chain(b.keys()).filter(|key| a.get(*key) != b.get(*key));
+    let different: Vec<_> = different.map(|key| String::from_utf8_lossy(key)).collect();
+    assert!(different.is_empty(), "{different:?}");
+}
+
+fn proposal(write: scopegate::store::FactWrite) -> Proposal {
+    let change = change(ChangeKind::UpdateCompany, COUNTER);
+    Proposal { preconditions: vec![], caller: None, writes: vec![write], change, idempotency: None }
+}
+
+fn commit(store: &Store, proposal: Proposal) -> Result<Receipt, CommitError> {
+    store.commit(proposal)?.blocking_recv().expect("answered")
+}
+
+fn counter(store: &Store) -> Arc<Company> {
+    let id = CompanyId::parse(COUNTER).expect("an id");
+    match store.get(&FactKey::Company(id)).expect("readable") {
+        Some(Fact::Company(company)) => company,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn value(store: &Store) -> usize {
+    counter(store).display_name.parse().unwrap_or(0)
+}
+
+/// Adds one to the counter, by a change that depends on the value that it replaces.
+fn increment(store: &Store) -> Result<Receipt, StoreError> {
+    loop {
+        let before = counter(store);
+        let next = value(store) + 1;
+        let after = Company { display_name: next.to_string(), ..(*before).clone() };
+        let write = put(Some(Fact::Company(before)), Fact::Company(Arc::new(after)));
+        match commit(store, proposal(write)) {
+            Ok(receipt) => return Ok(receipt),
+            Err(CommitError::Conflict) => {}
+            Err(CommitError::Store(error)) => return Err(error),
+        }
+    }
+}
+
+/// Increments by threads on every store, until `stop`. Returns how many were acknowledged.
+fn increment_everywhere(
+    cluster: &Cluster,
+    writers: usize,
+    disturb: impl FnOnce(&AtomicUsize),
+) -> usize {
+    let (stop, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for store in &cluster.stores {
+            for _ in 0..writers {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        increment(store).expect("committed");
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        }
+        disturb(&done);
+        stop.store(true, Ordering::Relaxed);
+    });
+    done.into_inner()
+}
+
+/// Waits until so many more were acknowledged.
+fn more(done: &AtomicUsize, count: usize) {
+    let target = done.load(Ordering::Relaxed) + count;
+    assert!(in_time(|| done.load(Ordering::Relaxed) >= target), "changes go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_all_replicas_have_one_order() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let settings = vec![Etcd::settings(&[etcd.address(0)]); 3];
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&settings);
+        let acknowledged = increment_everywhere(&cluster, 2, |done| more(done, 100));
+        cluster.until_they_are_level();
+        for store in &cluster.stores {
+            assert_eq!(value(store), acknowledged);
+        }
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_carried_out_once() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let proxies: Vec<_> = (0..2).map(|_| Proxy::start(etcd.address(0))).collect();
+    let settings: Vec<_> = proxies.iter().map(|proxy| Etcd::settings(&[&proxy.address])).collect();
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&settings);
+        let acknowledged = increment_everywhere(&cluster, 2, |done| {
+            for round in 0..12 {
+                let proxy = &proxies[round % 2];
+                more(done, 2);
+                match round % 3 {
+                    0 => proxy.hold_answers(),
+                    1 => proxy.hold_requests(),
+                    _ => {}
+                }
+                // The other replica goes on, and wins or loses against what is held.
+                thread::sleep(Duration::from_millis(30));
+                proxy.cut();
+                proxy.mend();
+            }
+            more(done, 4);
+        });
+        cluster.until_they_are_level();
+        for store in &cluster.stores {
+            assert_eq!(value(store), acknowledged);
+        }
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_go_on_when_a_node_of_three_is_killed_or_stopped() {
+    let Some(mut etcd) = Etcd::start(3, &[]).await else { return };
+    let addresses: Vec<_> = (0..3).map(|node| etcd.address(node).to_owned()).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    let settings = vec![Etcd::settings(&addresses); 2];
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&settings);
+        let acknowledged = increment_everywhere(&cluster, 1, |done| {
+            let runtime = tokio::runtime::Handle::current();
+            more(done, 5);
+            let leader = runtime.block_on(etcd.leader());
+            etcd.kill(leader);
+            more(done, 5);
+            etcd.start_node(leader);
+            more(done, 5);
+            let leader = runtime.block_on(etcd.leader());
+            etcd.pause(leader);
+            more(done, 5);
+            etcd.resume(leader);
+            more(done, 5);
+        });
+        cluster.until_they_are_level();
+        for store in &cluster.stores {
+            assert_eq!(value(store), acknowledged);
+        }
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn times_are_stored_while_etcd_gives_no_answer() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&[Etcd::settings(&[etcd.address(0)])]);
+        let store = &cluster.stores[0];
+        etcd.pause(0);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| increment(store));
+            let mark = store.durable_time() + Duration::from_secs(3600);
+            let durable = store.persist_time(mark).expect("queued");
+            durable.blocking_recv().expect("stored");
+            assert!(store.durable_time() >= mark);
+            assert!(!waiting.is_finished());
+            etcd.resume(0);
+            waiting.join().expect("no panic").expect("committed");
+        });
+        assert_eq!(value(store), 1);
+        assert!(store.durable_time() >= counter(store).update_time);
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_closed_in_doubt_is_closed() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let proxy = Proxy::start(etcd.address(0));
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&[Etcd::settings(&[&proxy.address])]);
+        let store = &cluster.stores[0];
+        proxy.hold_answers();
+        thread::scope(|scope| {
+            let before = proxy.requested();
+            let waiting = scope.spawn(|| increment(store));
+            // More than the follower asks.
+            assert!(in_time(|| proxy.requested() > before + 2_000));
+            store.close();
+            let refused = waiting.join().expect("no panic").expect_err("not known");
+            assert_eq!(refused, StoreError::NotYetEverywhere(None));
+        });
+    });
+}
+
+/// What a store says when etcd has another log than the one that it follows.
+async fn parted(change: impl AsyncFnOnce(&Etcd, &etcd::Client, &[u8])) -> Option<LogError> {
+    let etcd = Etcd::start(1, &[]).await?;
+    let settings = Etcd::settings(&[etcd.address(0)]);
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&[settings]));
+    let store = Arc::clone(&cluster.stores[0]);
+    let client = etcd.client();
+    let head = client.range(&Range::key("head"), WITHIN).await.expect("an answer");
+    tokio::task::block_in_place(|| increment(&store)).expect("committed");
+    change(&etcd, &client, &head.pairs[0].value).await;
+    let mut parted = store.replica().expect("a replica").parted();
+    let error = parted.wait_for(Option::is_some).await.expect("it runs").clone();
+    let refused = tokio::task::block_in_place(|| increment(&store)).expect_err("refused");
+    assert_eq!(refused, StoreError::CutOff);
+    assert_eq!(value(&store), 1, "nothing is applied");
+    error
+}
+
+async fn set_head(client: &etcd::Client, head: Vec<u8>) {
+    let put = Operation::Put("head".to_owned(), head.into());
+    let txn = Txn { then: vec![put], ..Txn::default() };
+    client.txn(&txn, WITHIN).await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_parts_from_a_log_that_was_set_back() {
+    let error = parted(async |_, client, before| set_head(client, before.to_vec()).await).await;
+    assert!(matches!(error, None | Some(LogError::SetBack { log: 1, store: 2 })), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_parts_from_a_log_that_is_gone() {
+    let error = parted(async |_, client, _| {
+        let txn = Txn { then: vec![Operation::Delete(Range::key("head"))], ..Txn::default() };
+        client.txn(&txn, WITHIN).await.expect("an answer");
+    })
+    .await;
+    assert!(matches!(error, None | Some(LogError::Missing)), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_parts_from_a_closed_log_and_from_another_cluster() {
+    use scopegate::store::replicated::head::{Head, HeadState};
+    for (is_closed, expected) in [(true, "closed"), (false, "cluster")] {
+        let error = parted(async |_, client, _| {
+            let now = client.range(&Range::key("head"), WITHIN).await.expect("an answer");
+            let mut head = Head::decode(&now.pairs[0].value).expect("readable");
+            match is_closed {
+                true => head.state = HeadState::Closed(head.cluster),
+                false => head.cluster = uuid::Uuid::new_v4(),
+            }
+            set_head(client, head.encode()).await;
+        })
+        .await;
+        assert!(error.is_none_or(|error| error.to_string().contains(expected)));
+    }
+}
