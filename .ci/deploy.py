@@ -41,6 +41,7 @@ def manifests(name, text):
     names = subprocess.run([binary, "serve", "--help"], capture_output=True, text=True, check=True)
     known = set(re.findall(r"env: (SCOPEGATE_\w+)", names.stdout))
     known |= {"SCOPEGATE_ENDPOINT", "SCOPEGATE_CA", "SCOPEGATE_CLIENT_CERT", "SCOPEGATE_CLIENT_KEY"}
+    known.add("POD")
     for manifest in own:
         if manifest["kind"] == "ConfigMap":
             catalog(manifest["data"]["catalog.yaml"])
@@ -50,23 +51,28 @@ def manifests(name, text):
         assert pod["securityContext"]["runAsNonRoot"], name
         assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault", name
         assert pod["automountServiceAccountToken"] is False, name
-        volumes = {volume["name"] for volume in pod["volumes"]}
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        claims = manifest["spec"].get("volumeClaimTemplates", [])
+        volumes |= {claim["metadata"]["name"] for claim in claims}
         for container in pod.get("initContainers", []) + pod["containers"]:
             security = container["securityContext"]
             assert security["readOnlyRootFilesystem"], name
             assert security["capabilities"] == {"drop": ["ALL"]}, name
             assert security["allowPrivilegeEscalation"] is False, name
             assert "requests" in container["resources"], name
-            assert {m["name"] for m in container["volumeMounts"]} <= volumes, name
-            env = {e["name"]: e["value"] for e in container.get("env", [])}
+            assert {m["name"] for m in container.get("volumeMounts", [])} <= volumes, name
+            env = {e["name"]: e.get("value") for e in container.get("env", [])}
             assert set(env) <= known, f"{name}: {set(env) - known}"
             if "readinessProbe" not in container:
                 continue
             grace = pod["terminationGracePeriodSeconds"]
             assert grace > int(env["SCOPEGATE_DRAIN_TIMEOUT"].removesuffix("s")), name
-            for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+            for probe, asks_live in [("readinessProbe", False), ("livenessProbe", True)]:
                 how = "exec" if "SCOPEGATE_TLS_CERT" in env else "grpc"
                 assert how in container[probe], f"{name}: {probe}"
+                asked = container[probe][how]
+                named = asked.get("service") == "live" or "live" in asked.get("command", [])
+                assert named == asks_live, f"{name}: {probe}"
     print(f"kubernetes: {name} is right ({len(own)} resources)")
 
 
@@ -122,6 +128,22 @@ def charts():
             "podAnnotations": {"a": "b"},
             "service": {"annotations": {"a": "b"}},
         },
+        "chart with replicas": {
+            "replicas": {
+                "enabled": True,
+                "etcd": {
+                    "endpoints": ["etcd-0:2379", "etcd-1:2379"],
+                    "tlsSecretName": "etcd-tls",
+                    "parameters": "compact=off",
+                },
+            },
+            "tls": tls,
+        },
+        "chart with replicas and their first key": {
+            "replicas": {"enabled": True, "etcd": {"endpoints": ["etcd-0:2379"]}},
+            "firstKey": {"enabled": True},
+            "traces": {"endpoint": "http://collector:4317"},
+        },
         "chart with little": {
             "persistence": {"existingClaim": "mine"},
             "metrics": {"enabled": False},
@@ -137,6 +159,7 @@ def charts():
         assert "<no value>" not in notes, notes
         texts = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
         manifests(name, "\n---\n".join(text for text in texts if text.strip()))
+    assert lint(chart, {"replicas": {"enabled": True}})["errors"], "no etcd"
     for more_than_one in ["replicas", "replicaCount"]:
         assert lint(chart, {more_than_one: 2})["errors"], "more than one replica"
 

@@ -50,6 +50,7 @@ pub mod environment;
 mod explain;
 mod explain_at;
 mod export;
+mod failover;
 pub mod failure;
 mod field_words;
 mod health;

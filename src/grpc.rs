@@ -51,7 +51,7 @@ use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::observe::decision_log::DecisionLog;
 use crate::policy::keyring::AuthenticationError;
-use crate::store::replicated::member_record::PeerToken;
+use crate::store::replicated::membership::MembershipState;
 
 /// The limit on open change streams of all callers.
 const MAX_WATCHERS: usize = 1_000;
@@ -74,8 +74,8 @@ pub struct Api {
     pub backups: Arc<StreamLimit>,
     /// The snapshots for other replicas in progress.
     snapshots: Arc<StreamLimit>,
-    /// The token of other replicas while this one has a session, if it is a replica.
-    peer_token: Arc<OnceLock<watch::Receiver<Option<PeerToken>>>>,
+    /// The session of this replica, if it is one, with the token that other replicas present.
+    membership: Arc<OnceLock<watch::Receiver<MembershipState>>>,
     /// How long a change stream sends no message before it sends its cursor.
     pub heartbeat: Duration,
     /// The decision log, if it is enabled.
@@ -99,7 +99,7 @@ impl Api {
         let watchers = StreamLimit::new(MAX_WATCHERS, MAX_WATCHERS_OF_KEY);
         let backups = StreamLimit::new(MAX_BACKUPS, MAX_BACKUPS);
         let snapshots = StreamLimit::new(MAX_BACKUPS, MAX_BACKUPS);
-        let (catalog_rejected, peer_token) = (Arc::default(), Arc::default());
+        let (catalog_rejected, membership) = (Arc::default(), Arc::default());
         Self {
             authority,
             core_local,
@@ -107,7 +107,7 @@ impl Api {
             watchers,
             backups,
             snapshots,
-            peer_token,
+            membership,
             heartbeat,
             decisions,
             memory,
@@ -121,9 +121,9 @@ impl Api {
         self.authority.get_or_init(|| authority.observed(decisions))
     }
 
-    /// Serves other replicas, which present this token: that of the present session of this replica.
-    pub fn serve_peers(&self, token: watch::Receiver<Option<PeerToken>>) {
-        self.peer_token.set(token).ok();
+    /// Serves other replicas, which present the token of the present session of this one.
+    pub fn serve_peers(&self, membership: watch::Receiver<MembershipState>) {
+        self.membership.set(membership).ok();
     }
 
     /// The same state for another worker, with per-core state of its own.

@@ -64,7 +64,9 @@
 //! | no gap | `authority/import.rs` |
 //! | no gap, none twice | `authority/change_feed.rs` |
 //! | reported is kept, removed as believed, kept ≤ decides | `authority/clock.rs` |
+//! | no answer without a lease | `authority/noted_call.rs` |
 //! | durable before known | `store.rs` |
+//! | one session | `store/lease.rs` |
 //! | one order | `store/decide.rs` |
 //! | one log | `store/replicated.rs` |
 //! | kept is on the disk | `store/apply.rs` |

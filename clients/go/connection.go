@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -11,15 +10,21 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/local"
+	_ "google.golang.org/grpc/health" // For healthCheckConfig.
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	pb "guarded/scopegate/v1"
 )
 
 const (
-	timeout = 250 * time.Millisecond // For one call, with its retry.
-	retry   = `{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.02s",
-	"maxBackoff": "0.02s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}`
+	timeout = 250 * time.Millisecond // For one call, with its retries.
+	// All addresses have a connection. A server that is not serving gets no calls. A check changes
+	// nothing, so it can be repeated at another address.
+	config = `{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}, "methodConfig": [{
+	"name": [{"service": "scopegate.v1.AuthorizationService", "method": "Check"},
+		{"service": "scopegate.v1.AuthorizationService", "method": "BatchCheck"}],
+	"retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.02s", "backoffMultiplier": 2,
+		"retryableStatusCodes": ["UNAVAILABLE"]}}]}`
 )
 
 // scopegate is the connection to scopegate. A process needs one: it carries concurrent calls, and
@@ -34,23 +39,23 @@ func connect() (*scopegate, error) {
 	if endpoint == "" {
 		endpoint = "http://127.0.0.1:50051"
 	}
-	server, err := url.Parse(endpoint)
+	server, err := parse(endpoint)
 	if err != nil {
 		return nil, err
 	}
 	transport := local.NewCredentials() // Without TLS, and only on loopback.
-	if server.Scheme == "https" && ca == "" {
+	if server.tls && ca == "" {
 		transport = credentials.NewTLS(nil) // It trusts the CAs of this machine.
-	} else if server.Scheme == "https" {
+	} else if server.tls {
 		transport, err = credentials.NewClientTLSFromFile(ca, "")
-	} else if server.Scheme != "http" || ca != "" {
-		err = errors.New("SCOPEGATE_ENDPOINT must begin with https://, or with http:// if SCOPEGATE_CA is not set")
+	} else if ca != "" {
+		err = errors.New("SCOPEGATE_CA is set: SCOPEGATE_ENDPOINT must begin with https://")
 	}
 	if err != nil {
 		return nil, err
 	}
-	channel, err := grpc.Dial(server.Host, grpc.WithTransportCredentials(transport),
-		grpc.WithDefaultServiceConfig(retry), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
+	channel, err := grpc.Dial(server.name, grpc.WithResolvers(server.resolver), grpc.WithTransportCredentials(transport),
+		grpc.WithDefaultServiceConfig(config), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
 	if err != nil {
 		return nil, err
 	}

@@ -1,26 +1,37 @@
 """The connection to scopegate. A process needs one: it carries concurrent calls, and reconnects."""
+import json
 import os
 import pathlib
 from urllib.parse import urlsplit
 import grpc
 from scopegate.v1.authorization_pb2_grpc import AuthorizationServiceStub
 
-TIMEOUT = 0.25  # Seconds for one call, with its retry.
-RETRY = """{"methodConfig": [{"name": [{}], "retryPolicy": {"maxAttempts": 2, "initialBackoff": "0.02s",
-    "maxBackoff": "0.02s", "backoffMultiplier": 1, "retryableStatusCodes": ["UNAVAILABLE"]}}]}"""
+TIMEOUT = 0.25  # Seconds for one call, with its retries.
+SERVICE = "scopegate.v1.AuthorizationService"
+CONFIG = json.dumps({
+    # All addresses have a connection. A server that is not serving gets no calls.
+    "loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""},
+    "methodConfig": [{  # A check changes nothing, so it can be repeated at another address.
+        "name": [{"service": SERVICE, "method": "Check"}, {"service": SERVICE, "method": "BatchCheck"}],
+        "retryPolicy": {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.02s", "backoffMultiplier": 2,
+                        "retryableStatusCodes": ["UNAVAILABLE"]}}]})
 OPTIONS = [
-    ("grpc.service_config", RETRY), ("grpc.keepalive_time_ms", 30000), ("grpc.max_reconnect_backoff_ms", 1000)]
+    ("grpc.service_config", CONFIG), ("grpc.keepalive_time_ms", 30000), ("grpc.max_reconnect_backoff_ms", 1000)]
 
 
 def channel():
-    url = urlsplit(os.environ.get("SCOPEGATE_ENDPOINT", "http://127.0.0.1:50051"))
+    urls = [urlsplit(url.strip()) for url in os.environ.get("SCOPEGATE_ENDPOINT", "http://127.0.0.1:50051").split(",")]
+    schemes, addresses = {url.scheme for url in urls}, ",".join(url.netloc for url in urls)
+    # A name can have several addresses. gRPC accepts a list only of IP addresses.
+    target = f"ipv4:{addresses}" if len(urls) > 1 else f"dns:///{addresses}"
+    options = [*OPTIONS, ("grpc.default_authority", urls[0].netloc)]
     ca = os.environ.get("SCOPEGATE_CA")
-    if url.scheme == "https":  # Without SCOPEGATE_CA, the channel trusts the default CAs of gRPC.
+    if schemes == {"https"}:  # Without SCOPEGATE_CA, the channel trusts the default CAs of gRPC.
         tls = grpc.ssl_channel_credentials(pathlib.Path(ca).read_bytes() if ca else None)
-        return grpc.secure_channel(url.netloc, tls, OPTIONS)
-    if url.scheme != "http" or ca:  # Never send the key without TLS if TLS is configured.
+        return grpc.secure_channel(target, tls, options)
+    if schemes != {"http"} or ca:  # Never send the key without TLS if TLS is configured.
         raise SystemExit("SCOPEGATE_ENDPOINT must begin with https://, or with http:// if SCOPEGATE_CA is not set")
-    return grpc.insecure_channel(url.netloc, OPTIONS)
+    return grpc.insecure_channel(target, options)
 
 
 def metadata():

@@ -1,4 +1,4 @@
-//! Address: parses the address of a server, a URL or `HOST:PORT`.
+//! Address: parses the addresses of a server: URLs or `HOST:PORT`, separated by commas.
 //!
 //! Not here: it resolves no name and opens no connection; see [`super::connection`].
 
@@ -12,11 +12,19 @@ const PORT: u16 = 50051;
 /// Schemes of addresses of other tools, which would otherwise read as a host with a port.
 const SCHEMES: [&str; 8] = ["dns", "grpc", "http", "https", "ipv4", "ipv6", "unix", "xds"];
 
+/// The URLs of a list of addresses that is separated by commas.
+///
+/// # Errors
+/// One of them is not an address of a server.
+pub(super) fn urls(text: &str, has_tls: bool) -> anyhow::Result<Vec<String>> {
+    text.split(',').map(|one| url(one, has_tls)).collect()
+}
+
 /// The URL of an address. Without a scheme it is https if `has_tls`, else http.
 ///
 /// # Errors
 /// It is not an address of a server. The error says what to write.
-pub(super) fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
+fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
     let text = text.trim();
     let shown = without_user(text);
     let wrong = |problem: String| anyhow!("the endpoint `{shown}` {problem}");
@@ -140,6 +148,16 @@ mod tests {
         }
         assert_eq!(url("a:1", true).expect("TLS"), "https://a:1");
         assert_eq!(url("http://a:1", true).expect("as written"), "http://a:1");
+    }
+
+    #[test]
+    fn addresses_are_separated_by_commas() {
+        let all = urls("a:1, https://b ,[::1]", false).expect("three");
+        assert_eq!(all, ["http://a:1", "https://b", "http://[::1]:50051"]);
+        for text in ["a:1,", ",a:1", "a:1,,b:1", ","] {
+            let error = urls(text, false).expect_err(text).to_string();
+            assert!(error.contains("HOST:PORT"), "{text}: {error}");
+        }
     }
 
     #[test]

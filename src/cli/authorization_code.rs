@@ -90,9 +90,7 @@ pub async fn authorization_code(command: AuthorizationCodeCommand) -> anyhow::Re
         (false, true, false) => {
             "the user gives no scope, so there is no code: send the browser to the URI".to_owned()
         }
-        (false, true, true) => {
-            "the code was shown with the first response to this request id".to_owned()
-        }
+        (false, true, true) => write.not_shown("code"),
     };
     let report = Report::default()
         .fact("scopes", response.scopes.join(" "))

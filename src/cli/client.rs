@@ -158,6 +158,19 @@ impl WriteArgs {
         }
     }
 
+    /// The line for a text that a response does not have, because the server had made the change before.
+    /// Without --request-id the command itself sent the change again; see [`super::failover`].
+    #[must_use]
+    pub fn not_shown(&self, text: &str) -> String {
+        match self.request_id.is_empty() {
+            true => format!(
+                "the first response was lost with the {text}, which is shown once: delete it, and \
+                 create another"
+            ),
+            false => format!("the {text} was shown with the first response to this request id"),
+        }
+    }
+
     /// The first line of the report of a deletion.
     #[must_use]
     pub fn gone(&self, revision: u64, would: &str, did: &str) -> Report {

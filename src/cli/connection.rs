@@ -1,7 +1,9 @@
-//! Connection: connects a command to its server, with the TLS files and the API key of its profile.
+//! Connection: connects a command to its servers, with the TLS files and the API key of its profile.
 //!
-//! Not here: which server that is, see [`super::context`]; why a connection failed, see
-//! [`super::diagnosis`].
+//! It connects to the first address that answers. Another address is connected when a call needs it.
+//!
+//! Not here: which servers these are, see [`super::context`]; which calls are sent to another address,
+//! see [`super::failover`]; why a connection failed, see [`super::diagnosis`].
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,12 +14,13 @@ use anyhow::{anyhow, bail};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
 
 use super::context::{self, ServerProfile};
 use super::diagnosis::{self, Unreachable};
 use super::endpoint_args::EndpointArgs;
+use super::failover::Failover;
 use super::text_file;
 use super::timeout::Timeout;
 use super::{address, api_key, failure};
@@ -40,7 +43,7 @@ const UPLOAD_FACTOR: u32 = 10;
 
 /// A connection whose calls carry the API key, if there is one, and end with an error when the server
 /// makes no progress.
-pub(super) type Connection = InterceptedService<Timeout, BearerInterceptor>;
+pub(super) type Connection = InterceptedService<Failover, BearerInterceptor>;
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,11 +81,53 @@ pub(super) async fn connect_for(
     purpose: Purpose,
     args: &EndpointArgs,
 ) -> anyhow::Result<Connection> {
-    let limit = Duration::from_secs(args.timeout.into());
+    let limit = args.limit();
     let profile = context::resolve_profile(args)?;
     let interceptor = BearerInterceptor(key(&profile)?);
-    let endpoint = endpoint(&profile)?.connect_timeout(limit);
-    let endpoint = match purpose {
+    // A server sends nothing while it processes an upload. It still acknowledges pings, which shows
+    // that it runs.
+    let stall_limit =
+        if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD_FACTOR) } else { limit };
+    let (mut servers, mut current, mut failures) = (Vec::new(), None, Vec::new());
+    for endpoint in endpoints(&profile)? {
+        let endpoint = for_purpose(endpoint.connect_timeout(limit), purpose, limit);
+        let uri = endpoint.uri().clone();
+        let channel = match current {
+            Some(_) => endpoint.connect_lazy(),
+            None => match open(&endpoint, limit).await {
+                Ok(channel) => {
+                    current = Some(servers.len());
+                    channel
+                }
+                Err(failure) => {
+                    failures.push(failure.0);
+                    endpoint.connect_lazy()
+                }
+            },
+        };
+        servers.push(Timeout::new(channel, uri, stall_limit, purpose != Purpose::Events));
+    }
+    let current = current.ok_or_else(|| Unreachable(failures.join("; ")))?;
+    let failover = Failover::new(servers, current, args.change_limit())?;
+    Ok(InterceptedService::new(failover, interceptor))
+}
+
+/// Opens a connection.
+async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Channel, Unreachable> {
+    let uri = endpoint.uri();
+    // The connector's own timeout covers only TCP. A name server or a TLS server may be silent, too.
+    match tokio::time::timeout(limit, endpoint.connect()).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(diagnosis::of_connect(uri, error).await),
+        Err(_) => Err(Unreachable(format!(
+            "no server answers at {uri} within {} s: is it running, and is --endpoint right?",
+            limit.as_secs()
+        ))),
+    }
+}
+
+fn for_purpose(endpoint: Endpoint, purpose: Purpose, limit: Duration) -> Endpoint {
+    match purpose {
         Purpose::Calls => endpoint,
         Purpose::Download => endpoint
             .initial_stream_window_size(STREAM_WINDOW)
@@ -93,39 +138,36 @@ pub(super) async fn connect_for(
         Purpose::Events => endpoint
             .http2_keep_alive_interval(PING_INTERVAL.min(limit))
             .keep_alive_timeout(PING_TIMEOUT.min(limit)),
-    };
-    let uri = endpoint.uri().clone();
-    // The connector's own timeout covers only TCP. A name server or a TLS server may be silent, too.
-    let connected = tokio::time::timeout(limit, endpoint.connect()).await.map_err(|_| {
-        Unreachable(format!(
-            "no server answers at {uri} within {} s: is it running, and is --endpoint right?",
-            limit.as_secs()
-        ))
-    })?;
-    let channel = match connected {
-        Ok(channel) => channel,
-        Err(error) => return Err(diagnosis::of_connect(&uri, error).await.into()),
-    };
-    // A server sends nothing while it processes an upload. It still acknowledges pings, which shows
-    // that it runs.
-    let stall_limit =
-        if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD_FACTOR) } else { limit };
-    let timed = Timeout::new(channel, uri, stall_limit, purpose != Purpose::Events);
-    Ok(InterceptedService::new(timed, interceptor))
+    }
 }
 
-fn endpoint(profile: &ServerProfile) -> anyhow::Result<Endpoint> {
-    let url =
-        address::url(&profile.endpoint, profile.ca.is_some() || profile.client_cert.is_some())?;
-    let endpoint = Endpoint::from_shared(url).map_err(|_| {
-        anyhow!("the endpoint `{}` is neither HOST:PORT nor a URL", profile.endpoint)
-    })?;
-    if endpoint.uri().scheme_str() != Some("https") {
-        if profile.ca.is_some() || profile.client_cert.is_some() {
-            bail!("--ca and --client-cert need TLS: use an --endpoint that begins with https://");
-        }
-        return Ok(endpoint);
+fn endpoints(profile: &ServerProfile) -> anyhow::Result<Vec<Endpoint>> {
+    let has_files = profile.ca.is_some() || profile.client_cert.is_some();
+    let urls = address::urls(&profile.endpoint, has_files)?;
+    let is_https = |url: &String| url.starts_with("https:");
+    if has_files && !urls.iter().all(is_https) {
+        bail!("--ca and --client-cert need TLS: use an --endpoint that begins with https://");
     }
+    let tls = if urls.iter().any(is_https) { Some(tls(profile)?) } else { None };
+    let endpoint = |url: String| {
+        let tls = tls.clone().filter(|_| is_https(&url));
+        let endpoint = Endpoint::from_shared(url).map_err(|_| {
+            anyhow!("the endpoint `{}` is neither HOST:PORT nor a URL", profile.endpoint)
+        })?;
+        let Some(tls) = tls else { return Ok(endpoint) };
+        endpoint.tls_config(tls).map_err(|error| match diagnosis::cause(&error) {
+            text if text.contains("KeyMismatch") => {
+                anyhow!(
+                    "--client-key is not the key of --client-cert: use a certificate and its own key"
+                )
+            }
+            text => anyhow!("cannot set up TLS: {text}"),
+        })
+    };
+    urls.into_iter().map(endpoint).collect()
+}
+
+fn tls(profile: &ServerProfile) -> anyhow::Result<ClientTlsConfig> {
     let mut config = ClientTlsConfig::new();
     config = match &profile.ca {
         Some(path) => config.ca_certificate(Certificate::from_pem(certificates("--ca", path)?)),
@@ -138,14 +180,7 @@ fn endpoint(profile: &ServerProfile) -> anyhow::Result<Endpoint> {
             .map_err(|problem| anyhow!("--client-key {} {problem}", key.display()))?;
         config = config.identity(Identity::from_pem(chain, secret));
     }
-    endpoint.tls_config(config).map_err(|error| match diagnosis::cause(&error) {
-        text if text.contains("KeyMismatch") => {
-            anyhow!(
-                "--client-key is not the key of --client-cert: use a certificate and its own key"
-            )
-        }
-        text => anyhow!("cannot set up TLS: {text}"),
-    })
+    Ok(config)
 }
 
 /// The API key: from the environment, else from a file. There is no flag for the key itself, because

@@ -3,10 +3,16 @@
 //! Not here: the connection; see [`super::connection`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::policy::catalog::file::duration;
+
+/// The default timeout, and that of the response to a change. A server waits up to 10 seconds until
+/// every replica has a change.
+const TIMEOUT: Duration = Duration::from_secs(5);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Parses a timeout into seconds.
 pub(super) fn timeout(text: &str) -> Result<u32, &'static str> {
@@ -36,7 +42,8 @@ pub struct TlsArgs {
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
     /// Server to connect to: HOST:PORT, or a URL that begins with http:// or https://. HOST:PORT uses
-    /// TLS if --ca or --client-cert is given. By default the endpoint of the context, else
+    /// TLS if --ca or --client-cert is given. Several replicas are separated by commas: the command
+    /// uses the first that is available. By default the endpoint of the context, else
     /// http://127.0.0.1:50051.
     #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "ADDRESS")]
     pub endpoint: Option<String>,
@@ -48,15 +55,10 @@ pub struct EndpointArgs {
     pub context: Option<String>,
 
     /// The maximum wait for a connection, for each response, and for each part of a long response: an
-    /// integer with `s`, `m`, `h` or `d`, at most `1d`.
-    #[arg(
-        long,
-        env = "SCOPEGATE_TIMEOUT",
-        default_value = "5s",
-        value_name = "DURATION",
-        value_parser = timeout
-    )]
-    pub timeout: u32,
+    /// integer with `s`, `m`, `h` or `d`, at most `1d`. By default 5s, and 15s for the response to a
+    /// change, which waits for every replica.
+    #[arg(long, env = "SCOPEGATE_TIMEOUT", value_name = "DURATION", value_parser = timeout)]
+    pub timeout: Option<u32>,
 
     /// The file with the API key. The variable SCOPEGATE_KEY has the key itself and takes precedence.
     #[arg(long, env = "SCOPEGATE_KEY_FILE", value_name = "FILE")]
@@ -65,4 +67,20 @@ pub struct EndpointArgs {
     /// The TLS files.
     #[command(flatten)]
     pub tls: TlsArgs,
+}
+
+impl EndpointArgs {
+    /// The maximum wait for a connection, and for each response that is not of a change.
+    pub(super) fn limit(&self) -> Duration {
+        self.timeout.map_or(TIMEOUT, seconds)
+    }
+
+    /// The maximum wait for the response to a change.
+    pub(super) fn change_limit(&self) -> Duration {
+        self.timeout.map_or(CHANGE_TIMEOUT, seconds)
+    }
+}
+
+fn seconds(count: u32) -> Duration {
+    Duration::from_secs(count.into())
 }

@@ -14,7 +14,8 @@ use super::failure::server_error;
 /// The arguments of `health`.
 #[derive(Debug, Args)]
 pub struct HealthArgs {
-    /// The full name of a gRPC service. By default the server as a whole.
+    /// The full name of a gRPC service, or `live`, which serves as soon as the process listens. By
+    /// default the server as a whole, which serves while it answers calls.
     #[arg(long, default_value = "", hide_default_value = true)]
     pub service: String,
 

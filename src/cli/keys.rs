@@ -200,6 +200,8 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         report = report
             .fact("secret", response.secret.clone())
             .line("keep the secret now: it is shown once");
+    } else if !write.dry_run && !certificate_only {
+        report = report.line(write.not_shown("secret"));
     }
     client.printer.print(&response, report)
 }

@@ -72,9 +72,7 @@ pub(super) async fn secret(command: SecretCommand) -> anyhow::Result<bool> {
                     "at revision {}, nothing was changed; the change would create a secret",
                     response.revision
                 ),
-                (false, true) => {
-                    "the secret was shown with the first response to this request id".to_owned()
-                }
+                (false, true) => write.not_shown("secret"),
                 (false, false) => "keep the secret now: it is shown once".to_owned(),
             };
             let report = Report::default()

@@ -49,6 +49,11 @@ impl Timeout {
     ) -> Self {
         Self { channel, uri, has_answered: Arc::default(), limit, applies_to_responses }
     }
+
+    /// The same channel with another limit.
+    pub(super) fn with_limit(&self, limit: Duration) -> Self {
+        Self { limit, ..self.clone() }
+    }
 }
 
 impl Service<Request<TonicBody>> for Timeout {

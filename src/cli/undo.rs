@@ -16,8 +16,6 @@ use super::endpoint_args::EndpointArgs;
 pub(super) use super::undo_line::Undo;
 use crate::proto::ListChangesRequest;
 
-/// The default of --timeout, in seconds.
-const DEFAULT_TIMEOUT: u32 = 5;
 /// The maximum number of pages to read until the first change of a company. A page may be empty.
 const MAX_PAGES: usize = 8;
 
@@ -94,8 +92,8 @@ fn connection(server: &EndpointArgs) -> Option<Vec<String>> {
     if let Some(context) = context_of(server) {
         flags.extend(["--context".to_owned(), context]);
     }
-    if server.timeout != DEFAULT_TIMEOUT {
-        flags.extend(["--timeout".to_owned(), format!("{}s", server.timeout)]);
+    if let Some(seconds) = server.timeout {
+        flags.extend(["--timeout".to_owned(), format!("{seconds}s")]);
     }
     let files = [
         ("--key-file", &server.key_file),

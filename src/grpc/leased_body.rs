@@ -32,7 +32,7 @@ pub fn leased(
         }
         whole => whole,
     });
-    noted.answer(lease, response, |error| Status::from(error).into_http())
+    noted.answer(lease, response, status::response)
 }
 
 /// The body of a stream. It ends with `UNAVAILABLE` if the session of its call does not hold.

@@ -29,6 +29,7 @@ use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
 use crate::store::StoreError;
 use crate::store::replicated::LogError;
+use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::peer::{SNAPSHOT, SnapshotRequest, SnapshotResponse};
 
 /// The limit of a request, which has no fields, in bytes.
@@ -41,7 +42,7 @@ type Chunk = Result<SnapshotResponse, Status>;
 /// The path of a method that this replica serves to others.
 #[must_use]
 pub fn method(api: &Api, path: &str) -> Option<&'static str> {
-    (path == SNAPSHOT && api.peer_token.get().is_some()).then_some(SNAPSHOT)
+    (path == SNAPSHOT && api.membership.get().is_some()).then_some(SNAPSHOT)
 }
 
 /// Admits a call of another replica, before its message is read.
@@ -52,9 +53,11 @@ pub fn admit(api: &Api, headers: &HeaderMap) -> Result<(), Status> {
     let presented =
         bearer_token(headers).and_then(|token| token.ok_or(AuthenticationError::Nothing));
     let admitted = presented.and_then(|presented| {
-        let token = api.peer_token.get().map(|token| token.borrow());
-        let is_valid = token.is_some_and(|token| token.as_ref().is_some_and(|t| t.is(presented)));
-        if is_valid { Ok(()) } else { Err(AuthenticationError::Unknown) }
+        let state = api.membership.get().map(|state| state.borrow());
+        match state.as_deref() {
+            Some(MembershipState::Joined { peer_token, .. }) if peer_token.is(presented) => Ok(()),
+            _ => Err(AuthenticationError::Unknown),
+        }
     });
     admitted.map_err(|error| RejectedCaller::beside(error.into(), error.into(), None))
 }

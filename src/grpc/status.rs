@@ -136,6 +136,11 @@ statuses!(
     no_memory(exhausted: Exhausted),
 );
 
+/// The response to a call that ends with this error.
+pub fn response<B: Default>(error: AuthorityError) -> Response<B> {
+    Status::from(error).into_http()
+}
+
 /// The trailers that end a stream with this status.
 #[must_use]
 pub fn trailers(status: &Status) -> HeaderMap {

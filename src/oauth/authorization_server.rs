@@ -51,7 +51,6 @@ use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::secret::SecretKind;
 use crate::proto::CheckRequest;
-use crate::store::lease::Lease;
 use crate::wire::access::CompanyScoped;
 
 /// The most bytes of a form of the token endpoint, and of the endpoints whose forms have a token (T31,
@@ -187,16 +186,19 @@ impl AuthorizationServer {
         let method = request.method().clone();
         let steps = trace.as_ref().map(HttpTrace::steps);
         let responding = async {
+            let Ok(authority) = self.authority() else {
+                return Leased::exempt(UNAVAILABLE.into_response(), LeaseExemption::NotOpen);
+            };
             // Before anything of the store is read.
-            let (lease, noted) = match self.note() {
+            let noted = match authority.note_call() {
                 Ok(noted) => noted,
-                Err(refused) => return refused,
+                Err(no_lease) => return no_lease.refused(refused),
             };
             let context = context.as_ref();
             let responding = self.respond(noted, request, route, peer, context, &mut sender);
             let response = responding.await;
             let response = if method == Method::HEAD { without_body(response) } else { response };
-            noted.answer(lease, response, refused)
+            noted.answer(authority.lease(), response, refused)
         };
         let response = wait_spans::scope(steps, responding).await;
         let status = response.get().status();
@@ -214,18 +216,6 @@ impl AuthorizationServer {
             _ => Use::Unproven,
         };
         Answer { response, use_of_connection }
-    }
-
-    /// Notes the session of the lease, which is tested when the response is complete.
-    ///
-    /// # Errors
-    /// The response, if the store is not open or has no session.
-    fn note(&self) -> Result<(&Lease, NotedCall), Leased<Response<Body>>> {
-        let authority = self
-            .authority()
-            .map_err(|refusal| Leased::exempt(refusal.into_response(), LeaseExemption::NotOpen))?;
-        let noted = authority.note_call().map_err(|no_lease| no_lease.refused(refused))?;
-        Ok((authority.lease(), noted))
     }
 
     async fn respond<B>(

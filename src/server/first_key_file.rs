@@ -8,12 +8,15 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use super::StartupError;
+
+/// The end of the name of the directory beside a draft.
+const DIR: &str = ".dir";
 
 /// The file of a first key.
 #[derive(Clone, Debug)]
@@ -57,6 +60,25 @@ impl FirstKeyFile<'_> {
         fs::remove_file(self.draft(cluster)).ok();
     }
 
+    /// Removes what earlier runs left behind that were interrupted. Call it when the cluster of another
+    /// run is initialised, so that theirs can no longer be.
+    pub(super) fn remove_others(&self) {
+        let Some(name) = self.0.file_name().and_then(|name| name.to_str()) else { return };
+        let is_draft = |other: &str| {
+            let rest = other.strip_prefix(name).and_then(|rest| rest.strip_prefix('.'));
+            let id = rest.map(|rest| rest.strip_suffix(DIR).unwrap_or(rest));
+            id.is_some_and(|id| id.len() == 32 && Uuid::try_parse(id).is_ok())
+        };
+        for entry in fs::read_dir(directory(self.0)).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(is_draft) {
+                match entry.path().is_dir() {
+                    true => fs::remove_dir_all(entry.path()).ok(),
+                    false => fs::remove_file(entry.path()).ok(),
+                };
+            }
+        }
+    }
+
     fn error(&self, error: &io::Error) -> StartupError {
         let (path, kind) = (self.0.display(), error.kind());
         StartupError::Config(format!("--first-key-to-file {path} cannot be created: {kind}"))
@@ -65,6 +87,33 @@ impl FirstKeyFile<'_> {
 
 /// Makes the names in the directory of a file durable.
 fn sync_directory(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    fs::File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    fs::File::open(directory(path))?.sync_all()
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A private directory beside a draft, for the store in which the key is made. It is removed with what is
+/// in it.
+pub(super) struct DraftDir(pub(super) PathBuf);
+
+impl DraftDir {
+    /// Creates the directory.
+    pub(super) fn beside(draft: &Path) -> Result<Self, StartupError> {
+        let mut name = draft.as_os_str().to_owned();
+        name.push(DIR);
+        let dir = Self(name.into());
+        fs::DirBuilder::new().mode(0o700).create(&dir.0).map_err(|error| {
+            let path = dir.0.display();
+            StartupError::Config(format!("`{path}` cannot be created: {}", error.kind()))
+        })?;
+        Ok(dir)
+    }
+}
+
+impl Drop for DraftDir {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
 }

@@ -8,8 +8,6 @@
 //!
 //! Not here: the transactions; see [`crate::store::replicated::initialisation`].
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -18,7 +16,7 @@ use uuid::Uuid;
 use super::StartupError;
 use super::bootstrap::first_key;
 use super::etcd_args::EtcdArgs;
-use super::first_key_file::FirstKeyFile;
+use super::first_key_file::{DraftDir, FirstKeyFile};
 use crate::metrics::machine_time;
 use crate::observe::log;
 use crate::policy::change::Author;
@@ -120,7 +118,10 @@ async fn from_nothing(
     let completed = |cluster| file.as_ref().map_or(Ok(false), |file| file.finish(cluster));
     if let Some((head, _)) = &listing.head {
         return match completed(head.cluster)? {
-            true => Ok(Initialised::Before(head.cluster)),
+            true => {
+                file.as_ref().inspect(|file| file.remove_others());
+                Ok(Initialised::Before(head.cluster))
+            }
             false => exists(head.cluster, args),
         };
     }
@@ -133,7 +134,7 @@ async fn from_nothing(
             let name =
                 Name::parse("operator").map_err(|error| StartupError::Config(error.to_string()))?;
             let (secret, entry) = {
-                let dir = TemporaryDir::beside(&file.draft(cluster))?;
+                let dir = DraftDir::beside(&file.draft(cluster))?;
                 first_key(&dir.0, &empty, name).await?
             };
             file.write(cluster, &secret)?;
@@ -143,6 +144,7 @@ async fn from_nothing(
     match initialisation::begin(client, &head, first).await {
         Ok(()) => {
             completed(cluster)?;
+            file.as_ref().inspect(|file| file.remove_others());
             Ok(Initialised::Begun(cluster, head.revision))
         }
         // The draft stays: the next run of the command needs it.
@@ -175,7 +177,13 @@ async fn from_store(
             }
             return Ok(Initialised::Before(head.cluster));
         }
-        (_, Some((head, _))) => return exists(head.cluster, args),
+        (_, Some((head, _))) => {
+            if is_begun && position.is_some_and(|last| last.seq == 0) {
+                // The head of an earlier run can no longer be put.
+                store.leave_log()?;
+            }
+            return exists(head.cluster, args);
+        }
         (Some(cluster), None) if is_begun && position.is_some_and(|last| last.seq == 0) => {
             Head::first(cluster.id, store.incarnation(), store.opened_at(), machine_time())
         }
@@ -273,28 +281,6 @@ pub fn existing(dir: &Path) -> Result<Store, StartupError> {
             "there is no store in `{}`: give the --data-dir of one",
             dir.display()
         ))),
-    }
-}
-
-/// A private directory that is removed with what is in it.
-struct TemporaryDir(PathBuf);
-
-impl TemporaryDir {
-    fn beside(path: &Path) -> Result<Self, StartupError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".dir");
-        let dir = Self(name.into());
-        fs::DirBuilder::new().mode(0o700).create(&dir.0).map_err(|error| {
-            let path = dir.0.display();
-            StartupError::Config(format!("`{path}` cannot be created: {}", error.kind()))
-        })?;
-        Ok(dir)
-    }
-}
-
-impl Drop for TemporaryDir {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
     }
 }
 

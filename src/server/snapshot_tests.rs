@@ -18,6 +18,7 @@ use crate::policy::revision::Revision;
 use crate::store::replicated::etcd::TlsFiles;
 use crate::store::replicated::head::Head;
 use crate::store::replicated::member_record::{MemberRecord, PeerToken};
+use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::snapshot_client::{SnapshotReader, fetch};
 use crate::store::{Incarnation, Store, install_snapshot};
 use crate::transport::listener::Listener;
@@ -32,7 +33,7 @@ struct Flags {
 struct Replica {
     listener: Listener,
     head: Head,
-    token: watch::Sender<Option<PeerToken>>,
+    membership: watch::Sender<MembershipState>,
     _entries: mpsc::Receiver<Vec<u8>>,
 }
 
@@ -56,9 +57,9 @@ impl Replica {
             let session = authority.internal_session("a test");
             session.create_company(&new, &WriteOptions::default()).await.expect("created");
         }
-        let token = watch::Sender::new(Some(PeerToken([1; 32])));
-        listener.api.serve_peers(token.subscribe());
-        Self { listener, head, token, _entries: entries }
+        let membership = watch::Sender::new(joined([1; 32]));
+        listener.api.serve_peers(membership.subscribe());
+        Self { listener, head, membership, _entries: entries }
     }
 
     /// Fetches with this token.
@@ -92,6 +93,10 @@ impl Replica {
     }
 }
 
+fn joined(token: [u8; 32]) -> MembershipState {
+    MembershipState::Joined { session: Incarnation::from_u128(1), peer_token: PeerToken(token) }
+}
+
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work).await.expect("no panic")
 }
@@ -113,9 +118,9 @@ async fn snapshot_needs_the_token_of_the_present_session() {
     assert_eq!(replica.rejected(), 1, "it is counted");
     let reader = replica.fetch([1; 32]).await.expect("admitted");
     // The session ends. What it has begun goes on.
-    replica.token.send_replace(None);
+    replica.membership.send_replace(MembershipState::Joining(String::new()));
     assert!(replica.refused([1; 32]).await.contains("unknown"));
-    replica.token.send_replace(Some(PeerToken([2; 32])));
+    replica.membership.send_replace(joined([2; 32]));
     assert!(replica.refused([1; 32]).await.contains("unknown"));
     rest(replica.fetch([2; 32]).await.expect("admitted")).await.expect("complete");
     let (head, to) = (replica.head.clone(), dir.path().join("b"));

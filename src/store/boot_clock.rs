@@ -1,6 +1,6 @@
 //! Boot clock: the time since the machine started, in nanoseconds.
 //!
-//! It also counts the time for which the machine was suspended, and nobody can set it. A process that was
+//! It also counts the time for which the machine was suspended, and no program can set it. A process that was
 //! stopped must learn how late it is, so the clock is read anew each time.
 
 use rustix::time::{ClockId, clock_gettime};

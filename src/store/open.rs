@@ -236,21 +236,6 @@ impl Store {
         cache: u64,
         new: Option<(&Head, Option<u64>)>,
     ) -> Result<Self, OpenError> {
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            match Self::open_now::<E>(dir, cache, new) {
-                // The other process may be about to close it.
-                Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
-                opened => return opened,
-            }
-        }
-    }
-
-    fn open_now<E: Engine>(
-        dir: &Path,
-        cache: u64,
-        new: Option<(&Head, Option<u64>)>,
-    ) -> Result<Self, OpenError> {
         let store = locked(dir, |lock| {
             let verified = VerifiedStore::read::<E>(dir, cache, new)?;
             Self::of(dir, E::file_name(), verified, lock)
@@ -409,6 +394,20 @@ impl Store {
 
 /// Does something with the locked directory of a store.
 pub(super) fn locked<T>(
+    dir: &Path,
+    work: impl Fn(File) -> Result<T, ReadError>,
+) -> Result<T, OpenError> {
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match locked_now(dir, &work) {
+            // The other process may be about to close it.
+            Err(OpenError::Locked(_)) if Instant::now() < deadline => thread::sleep(PAUSE),
+            done => return done,
+        }
+    }
+}
+
+fn locked_now<T>(
     dir: &Path,
     work: impl FnOnce(File) -> Result<T, ReadError>,
 ) -> Result<T, OpenError> {

@@ -387,6 +387,7 @@ pub fn begin_again(
         // The file names the incarnation. If this is interrupted, the store has none, which is no error.
         HighWaterMark::remove(dir)?;
         let engine = &*store.engine;
+        let author = author.clone();
         let (revision, time) = finish(engine, end, incarnation, Some(cluster), author, now)?;
         engine.sync()?;
         HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;

@@ -48,16 +48,17 @@ impl Interruptible {
         Self { activity: Arc::clone(activity), is_endless, never_completes }
     }
 
-    /// The response, or an error if the call is interrupted first. A response that is ready at once
+    /// The response, as one that may be sent, or an error if the call is interrupted first. A response that is ready at once
     /// costs nothing extra.
-    pub(crate) async fn answer(
+    pub(crate) async fn answer<A>(
         &self,
-        answered: impl Future<Output = Leased<Response<ResponseBody>>>,
+        answered: impl Future<Output = A>,
+        leased: impl Fn(A) -> Leased<Response<ResponseBody>>,
     ) -> Leased<Response<ResponseBody>> {
         let (mut answered, mut interrupted) = (pin!(answered), None);
         poll_fn(|context| {
             if let Poll::Ready(response) = answered.as_mut().poll(context) {
-                return Poll::Ready(response);
+                return Poll::Ready(leased(response));
             }
             let interrupted = interrupted
                 .get_or_insert_with(|| Box::pin(self.activity.interrupted(self.is_endless)));

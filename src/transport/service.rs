@@ -153,8 +153,7 @@ impl Service {
             let why = LeaseExemption::NotOpen;
             Box::new(Leased::exempt(status.into_http(), why))
         })?;
-        let refusal = |error| Status::from(error).into_http();
-        authority.note_call().map_err(|no_lease| Box::new(no_lease.refused(refusal)))
+        authority.note_call().map_err(|no_lease| Box::new(no_lease.refused(status::response)))
     }
 
     /// The response of a call, when it is complete, or the refusal of a call whose session ended.
@@ -236,10 +235,7 @@ pub(crate) fn handle(
                 open = Some(activity.open());
                 let health = Arc::clone(&service.health);
                 let body = request.into_body();
-                DispatchedCall::Health(Box::pin(async move {
-                    let response = health.answer(kind, slot, deadline, body).await;
-                    Leased::exempt(response, LeaseExemption::Health)
-                }))
+                DispatchedCall::Health(Box::pin(health.answer(kind, slot, deadline, body)))
             }
             Err(status) => {
                 let why = LeaseExemption::Health;
@@ -252,9 +248,7 @@ pub(crate) fn handle(
                 activity.accept();
                 open = Some(activity.open());
                 let call = peer_call(Arc::clone(&service), request);
-                DispatchedCall::Peer(Box::pin(async move {
-                    Leased::exempt(call.await, LeaseExemption::Peer)
-                }))
+                DispatchedCall::Peer(Box::pin(call))
             }
             Err(status) => {
                 let why = LeaseExemption::Peer;
@@ -320,13 +314,18 @@ pub(crate) fn handle(
                 };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let bounds = service.bounds(deadline, Urgency::Read);
-                let answered =
-                    async { service.test(noted, unary::unary(bounds, body, account, check).await) };
-                interruptible.answer(answered).await
+                let answered = unary::unary(bounds, body, account, check);
+                interruptible.answer(answered, |response| service.test(noted, response)).await
             }
-            DispatchedCall::Health(call) => interruptible.answer(call).await,
-            DispatchedCall::Peer(call) => interruptible.answer(call).await,
-            DispatchedCall::Other(call) => interruptible.answer(call).await,
+            DispatchedCall::Health(call) => {
+                let exempt = |response| Leased::exempt(response, LeaseExemption::Health);
+                interruptible.answer(call, exempt).await
+            }
+            DispatchedCall::Peer(call) => {
+                let exempt = |response| Leased::exempt(response, LeaseExemption::Peer);
+                interruptible.answer(call, exempt).await
+            }
+            DispatchedCall::Other(call) => interruptible.answer(call, |response| response).await,
             DispatchedCall::Rejected(refusal) => *refusal,
         };
         // Nothing changes the response from here on, except that its end may be an interruption.

@@ -136,9 +136,10 @@ fn heavy_crates_are_named_in_one_place() {
                 "src/wire",
                 "src/grpc",
                 "src/cli/printer",
+                "src/cli/failover",
             ],
         ),
-        ("prost_reflect::", &["src/cli/printer", "src/cli/field_words.rs"]),
+        ("prost_reflect::", &["src/cli/printer", "src/cli/failover", "src/cli/field_words.rs"]),
         ("comfy_table::", &["src/cli/cell.rs", "src/cli/table.rs"]),
         // The span status of OpenTelemetry has the same name.
         ("Status::", &["src/grpc/status", "src/observe/otlp", "src/cli"]),

@@ -116,14 +116,14 @@ const ROLES: [(Role, char); 8] = [
 ];
 
 /// A call as reflection tells of it: its path, and how its request names a company.
-struct Call {
-    path: String,
+pub struct Call {
+    pub path: String,
     request: DescriptorProto,
 }
 
 impl Call {
     /// A request that names this company wherever one can be named, and nothing else.
-    fn naming(&self, company: &str) -> Bytes {
+    pub fn naming(&self, company: &str) -> Bytes {
         let mut request = Vec::new();
         for field in &self.request.field {
             let put = |request: &mut Vec<u8>, text: &[u8]| {
@@ -156,8 +156,8 @@ impl Call {
 }
 
 /// Every call of the services that the server reflects, but health and reflection themselves.
-async fn reflected(server: &Server, key: &str) -> Vec<Call> {
-    let wire = wire(server, Some(key)).await;
+pub async fn reflected(url: &str, key: &str) -> Vec<Call> {
+    let wire = wire(url, Some(key)).await;
     let mut client = ServerReflectionClient::new(wire);
     let mut ask = async |request: MessageRequest| {
         let request =
@@ -194,17 +194,14 @@ async fn reflected(server: &Server, key: &str) -> Vec<Call> {
     calls
 }
 
-async fn wire(
-    server: &Server,
-    key: Option<&str>,
-) -> InterceptedService<Channel, BearerInterceptor> {
-    let channel = Channel::from_shared(server.url()).expect("a URL").connect().await.expect("up");
+pub async fn wire(url: &str, key: Option<&str>) -> InterceptedService<Channel, BearerInterceptor> {
+    let channel = Channel::from_shared(url.to_owned()).expect("a URL").connect().await.expect("up");
     let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
     InterceptedService::new(channel, BearerInterceptor(key))
 }
 
 /// What a call of whatever kind begins with: an answer, or its error.
-async fn call(
+pub async fn call(
     wire: &InterceptedService<Channel, BearerInterceptor>,
     path: &str,
     request: Bytes,
@@ -231,7 +228,7 @@ async fn every_call_is_open_only_to_its_roles() {
     let operator = Client::connect_as(&server.url(), Some(&key)).await;
     operator.create_company("acme", None).await;
     operator.create_company("other", None).await;
-    let calls = reflected(&server, &key).await;
+    let calls = reflected(&server.url(), &key).await;
     let may: BTreeMap<_, _> =
         MAY.iter().map(|(path, who)| (format!("/scopegate.v1.{path}"), *who)).collect();
     let known: Vec<_> = calls.iter().map(|call| &call.path).collect();
@@ -245,7 +242,7 @@ async fn every_call_is_open_only_to_its_roles() {
             let companies: &[&str] = if bound { &["acme"] } else { &[] };
             let made =
                 create(&operator, new_key("someone", &[role], companies)).await.expect("made");
-            let wire = wire(&server, Some(&made.secret)).await;
+            let wire = wire(&server.url(), Some(&made.secret)).await;
             for call in &calls {
                 let who = may[&call.path];
                 let concerns_all = who.contains(letter.to_ascii_lowercase());
@@ -330,7 +327,7 @@ async fn roles_are_kept_and_reflection_shows_the_operations() {
     assert_eq!(known.roles, ["backup", "restrictor", "key-admin"]);
 
     let mut pool = prost_reflect::DescriptorPool::new();
-    let mut reflection = ServerReflectionClient::new(wire(&server, Some(&made.secret)).await);
+    let mut reflection = ServerReflectionClient::new(wire(&server.url(), Some(&made.secret)).await);
     for name in ["descriptor", "timestamp"].map(|name| format!("google/protobuf/{name}.proto")) {
         pool.decode_file_descriptor_proto(&*file_of(&mut reflection, name).await).expect("a file");
     }
@@ -373,13 +370,13 @@ async fn calls_without_a_valid_key_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let calls = reflected(
-        &server,
+        &server.url(),
         &create(&operator, new_key("a", &[Role::Auditor], &[])).await.expect("made").secret,
     )
     .await;
     let revoked = create(&operator, new_key("gone", &[Role::Operator], &[])).await.expect("made");
     let key = revoked.key.expect("a key");
-    let was_good = wire(&server, Some(&revoked.secret)).await;
+    let was_good = wire(&server.url(), Some(&revoked.secret)).await;
     let some = calls.iter().find(|call| call.path.ends_with("/GetCatalog")).expect("it");
     call(&was_good, &some.path, Bytes::new()).await.expect("good so far");
     delete(&operator, &key).await.expect("revoked");
@@ -406,7 +403,7 @@ async fn calls_without_a_valid_key_are_refused() {
         ("empty", Some(""), "KEY_UNKNOWN"),
         ("a credential's secret", Some(&*secret), "KEY_UNKNOWN"),
     ] {
-        let wire = wire(&server, key).await;
+        let wire = wire(&server.url(), key).await;
         let unknown = ("/scopegate.v1.Nothing/Nothing".to_owned(), Bytes::new());
         let reflection =
             ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo".to_owned(), Bytes::new());
@@ -420,7 +417,7 @@ async fn calls_without_a_valid_key_are_refused() {
         call(&wire, "/grpc.health.v1.Health/Check", Bytes::new()).await.expect("healthy");
     }
     // Two keys in one call are nobody's.
-    let mut grpc = tonic::client::Grpc::new(wire(&server, None).await);
+    let mut grpc = tonic::client::Grpc::new(wire(&server.url(), None).await);
     grpc.ready().await.expect("ready");
     let mut request = Request::new(Bytes::new());
     let good =
@@ -441,8 +438,8 @@ async fn bytes_that_are_no_message_are_malformed_in_every_call() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let key = create(&operator, new_key("all", &[Role::Operator], &[])).await.expect("made").secret;
-    let wire = wire(&server, Some(&key)).await;
-    for of in reflected(&server, &key).await {
+    let wire = wire(&server.url(), Some(&key)).await;
+    for of in reflected(&server.url(), &key).await {
         // A field of five bytes, of which one is there; one that is no text; a group that ends.
         let company = of
             .request
@@ -769,7 +766,7 @@ async fn call_whose_key_was_revoked_is_ignored() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, operator) = served(dir.path()).await;
     let stolen = create(&operator, new_key("stolen", &[Role::Operator], &[])).await.expect("made");
-    let wire = wire(&server, Some(&stolen.secret)).await;
+    let wire = wire(&server.url(), Some(&stolen.secret)).await;
     let check = harness::scopes_of("acme", "hr", &["users:read"]).encode_to_vec();
     let key = new_key("another", &[Role::Operator], &[]).encode_to_vec();
     let company = CreateCompanyRequest { company_id: "theirs".to_owned(), ..Default::default() };
@@ -930,7 +927,7 @@ async fn revoked_in_the_midst(rounds: usize) {
 async fn the_first_key_ends_calls_that_began_without_a_key() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::with_catalog(dir.path(), "360learning.yaml");
-    let anybody = wire(&server, None).await;
+    let anybody = wire(&server.url(), None).await;
     let key = new_key("late", &[Role::Operator], &[]).encode_to_vec();
     let (send, late) = held(&anybody, "/scopegate.v1.KeyService/CreateKey", key.into()).await;
     let client = server.client().await;

@@ -1021,6 +1021,7 @@ fn contexts_name_servers() {
     assert_eq!(run("health --context here").good(), "SERVING\n");
     assert_eq!(run("context use here").good(), "current: here\n");
     assert_eq!(run("health").good(), "SERVING\n");
+    assert_eq!(run("health --service live").good(), "SERVING\n");
     assert!(run("context list").good().contains("\n*        here  http://127.0.0.1:"));
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("set");
     run("context use away").good();

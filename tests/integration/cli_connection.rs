@@ -6,13 +6,23 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::harness::ca::Ca;
+use crate::harness::proxy::Proxy;
 use crate::harness::{Server, scopegate};
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
 use rcgen::{CertificateParams, date_time_ymd};
+use scopegate::proto::CreateCompanyRequest;
 use serde_json::Value;
 use tempfile::TempDir;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 /// A directory, which is also the home of the commands.
 fn dir() -> TempDir {
@@ -171,6 +181,153 @@ fn an_address_is_a_host_and_a_port_or_a_url_wherever_it_is_written() {
     );
 }
 
+/// A server that refuses each call as unavailable, for these reasons in turn, and the last one again.
+struct RefusingServer {
+    address: String,
+    /// The messages of the requests so far.
+    requests: Arc<Mutex<Vec<Bytes>>>,
+}
+
+impl RefusingServer {
+    async fn start(reasons: &'static [&'static str]) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let received = Arc::clone(&requests);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let received = Arc::clone(&received);
+                let answer = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                    let received = Arc::clone(&received);
+                    async move {
+                        let body = request.into_body().collect().await?.to_bytes();
+                        let mut received = received.lock().expect("requests");
+                        received.push(body.slice(5..));
+                        let reason = reasons[received.len().min(reasons.len()) - 1];
+                        let details = ErrorDetails::with_error_info(reason, "scopegate", []);
+                        let status = Status::with_error_details(Code::Unavailable, reason, details);
+                        Ok::<_, hyper::Error>(status.into_http::<String>())
+                    }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::spawn(builder.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        Self { address, requests }
+    }
+
+    fn requests(&self) -> Vec<Bytes> {
+        self.requests.lock().expect("requests").clone()
+    }
+}
+
+#[test]
+fn address_without_a_server_is_passed_over_wherever_the_list_is_written() {
+    let (home, data) = (dir(), dir());
+    let server = Server::start(data.path(), &["--demo"]);
+    let list = format!("{}, {},{}", closed(), server.url(), closed());
+    for line in ["health", "check demo hr-sync users:read", "company create acme", "export"] {
+        works(command(home.path(), line).args(["--endpoint", &list]));
+    }
+    works(command(home.path(), "health").env("SCOPEGATE_ENDPOINT", &list));
+    let file = format!("current: a\ncontexts: {{ a: {{ endpoint: {list:?} }} }}\n");
+    let file = write(home.path(), "config.yaml", file.as_bytes());
+    works(command(home.path(), "health").env("SCOPEGATE_CONFIG", file));
+
+    let (one, two) = (closed(), closed());
+    let mut check = command(home.path(), "check demo hr-sync users:read --output json");
+    let failed = fails(check.args(["--endpoint", &format!("{one},{two}")]), &one);
+    let line: Value = serde_json::from_str(&failed).expect("JSON");
+    assert_eq!(line["error"]["reason"], "UNREACHABLE", "{line}");
+    assert!(failed.contains(&two), "{failed}");
+    fails(&mut health(home.path(), &format!("{},", server.address)), "HOST:PORT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unavailable_call_is_sent_to_the_next_address_once() {
+    let (home, data) = (dir(), dir());
+    let server = Server::start(data.path(), &["--demo"]);
+    let away = RefusingServer::start(&["REPLICA_CUT_OFF"]).await;
+    let list = format!("{},{}", away.address, server.address);
+    let run_with = |line: &str, list: &str| {
+        let mut command = command(home.path(), line);
+        tokio::task::block_in_place(|| run(command.args(["--endpoint", list])))
+    };
+    for line in ["check demo hr-sync users:read", "health", "company create acme", "export"] {
+        let before = away.requests().len();
+        let ended = run_with(line, &list);
+        assert_eq!(ended.code, Some(0), "{line}: {}", ended.err);
+        // Later calls of the command begin at the server that answered.
+        assert_eq!(away.requests().len(), before + 1, "{line}");
+    }
+    // No server is available: each is called once.
+    let (before, other) =
+        (away.requests().len(), RefusingServer::start(&["STORE_UNAVAILABLE"]).await);
+    let list = format!("{},{}", away.address, other.address);
+    let ended = run_with("check demo hr-sync users:read", &list);
+    assert_eq!(ended.code, Some(2), "{}", ended.err);
+    assert!(ended.err.contains("REPLICA_CUT_OFF"), "{}", ended.err);
+    assert_eq!((away.requests().len(), other.requests().len()), (before + 1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn change_that_is_not_yet_everywhere_is_repeated_with_the_same_request_id() {
+    let (home, data) = (dir(), dir());
+    let server = Server::start(data.path(), &["--demo"]);
+    let reasons = &["NOT_YET_EVERYWHERE", "NOT_YET_EVERYWHERE", "REPLICA_CUT_OFF"];
+    for own in ["", "7f9c2ba4-e88f-4a27-8c1d-5f0e2d6b3a10"] {
+        let away = RefusingServer::start(reasons).await;
+        let list = format!("{},{}", away.address, server.address);
+        let company = format!("acme{}", own.len());
+        let mut create = command(home.path(), "company create");
+        create.args([company.as_str(), "--endpoint", &list, "--output", "json"]);
+        if !own.is_empty() {
+            create.args(["--request-id", own]);
+        }
+        let ended = tokio::task::block_in_place(|| run(&mut create));
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert_eq!(ended.err.lines().count(), 1, "it says so once: {}", ended.err);
+        assert!(ended.err.contains("NOT_YET_EVERYWHERE"), "{}", ended.err);
+        let requests = away.requests();
+        let first = CreateCompanyRequest::decode(requests[0].clone()).expect("a request");
+        assert_eq!((first.request_id.len(), first.company_id), (36, company));
+        assert!(own.is_empty() || first.request_id == own);
+        assert_eq!(requests.len(), 3);
+        assert!(requests.iter().all(|request| *request == requests[0]));
+    }
+}
+
+#[test]
+fn change_whose_response_was_lost_is_repeated_and_an_import_is_not() {
+    let (home, data, other_data) = (dir(), dir(), dir());
+    let server = Server::start(data.path(), &["--demo"]);
+    let other = Server::start(other_data.path(), &["--demo"]);
+    let line = b"{\"company_id\":\"imported\"}\n";
+    let file = write(home.path(), "import.jsonl", line);
+    let has = |server: &Server, company: &str| {
+        let mut get = command(home.path(), "company get --timeout 60s");
+        run(get.args([company, "--endpoint", &server.address])).code == Some(0)
+    };
+    for (words, company, is_repeated) in [
+        (["company", "create", "created"].as_slice(), "created", true),
+        (&["import", &file], "imported", false),
+    ] {
+        let proxy = Proxy::start(&server.address);
+        let list = format!("{},{}", proxy.address, other.address);
+        let mut sent = command(home.path(), "");
+        sent.args(words).args(["--endpoint", &list, "--timeout", "60s"]);
+        // No response passes, so the command waits.
+        proxy.hold_answers();
+        let sent = sent.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it runs");
+        while !has(&server, company) {}
+        proxy.cut();
+        let ended = sent.wait_with_output().expect("it ends");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.success(), is_repeated, "{words:?}: {text}");
+        assert_eq!(has(&other, company), is_repeated, "{words:?}: {text}");
+    }
+}
+
 #[test]
 fn foreign_server_at_the_address_is_reported_in_one_sentence() {
     let (home, data) = (dir(), dir());
@@ -207,7 +364,6 @@ fn foreign_server_at_the_address_is_reported_in_one_sentence() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_cannot_reach_its_server_is_told_of() {
     use hyper::service::service_fn;
-    use hyper_util::rt::{TokioExecutor, TokioIo};
     let home = dir();
     for (status, says) in [(502, "a proxy at"), (404, "is not a gRPC server")] {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

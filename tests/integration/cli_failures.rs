@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness;
+use crate::harness::proxy::Proxy;
 use crate::harness::{Client, Server, scopegate};
 use clap::CommandFactory;
 use scopegate::authority::{Authority, NewCompany, WriteOptions};
@@ -501,6 +502,22 @@ fn a_watch_resumes_after_its_last_change_when_the_server_was_killed() {
     assert!(errors[0].starts_with("reconnected after "), "{errors:?}");
     assert!(errors[1].starts_with("continue after the last change with --cursor "), "{errors:?}");
     drop(server);
+}
+
+#[test]
+fn a_watch_goes_on_at_the_next_address_after_its_last_change() {
+    let (home, data) = (dir(), dir());
+    let server = demo(data.path());
+    // A second way to the same log, as another replica has.
+    let proxy = Proxy::start(&server.address);
+    let list = format!("{},{}", proxy.address, server.address);
+    let watcher = Watcher::start(home.path(), &list, "--after 3 --reconnect 60s");
+    assert_eq!(watcher.revisions(1), [4]);
+    proxy.cut();
+    assert!(watcher.error().starts_with("reconnected after "));
+    change(home.path(), &server.url(), 0..2);
+    assert_eq!(watcher.revisions(2), [5, 6]);
+    assert_eq!(watcher.interrupt().0, Some(0));
 }
 
 #[test]

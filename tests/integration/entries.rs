@@ -22,7 +22,7 @@ use scopegate::store::engine::{Engine, EngineError, SledEngine};
 use scopegate::store::replicated::entry::{Entry, MAX_BYTES};
 use scopegate::store::replicated::head::{Head, HeadState};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
-use scopegate::store::replicated::{LogError, LogPosition};
+use scopegate::store::replicated::{Cluster, LogError, LogPosition};
 use scopegate::store::{
     self, CommitError, CommitObserver, Fact, FactKey, IdempotencyRecord, Incarnation, Outcome,
     Proposal, RequestKey, ResultDetail, Store, StoreError, WriteResult,
@@ -378,12 +378,15 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     }
     store.follow_log(&head, Some(1)).expect("it follows");
     assert_eq!(store.follow_log(&head, Some(1)), Err(LogError::Following));
+    let cluster = Some(Cluster { id: other, etcd_cluster_id: Some(1) });
+    assert_eq!(store.cluster(), cluster);
     let accepted = store.accept_clock(Timestamp::now(), Default::default());
     assert_eq!(accepted, Err(StoreError::Unavailable), "the change would have no entry");
     drop(store);
     // So it does in the next process, and makes no change that has no entry.
     let replica = Replica::open::<SledEngine>(dir.path(), None);
     assert_eq!(replica.position(), LogPosition { incarnation: own, seq: 0, hash: head.hash });
+    assert_eq!(replica.store.cluster(), cluster);
     let refused = Err(CommitError::Store(StoreError::Unavailable));
     assert_eq!(commit(&replica.store, "a"), refused);
     assert!(is_at(&replica, replica.position(), 0));
@@ -393,7 +396,7 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     let copy = dir.path().join("copy");
     store::restore(&copy, &*backup, Default::default(), Timestamp::now()).expect("restored");
     let copy = Store::open(&copy).expect("opened");
-    assert_eq!(copy.log_position(), Ok(None));
+    assert_eq!((copy.log_position(), copy.cluster()), (Ok(None), None));
     copy.start(Arc::new(NoListener));
     commit(&copy, "a").expect("committed");
     let Log { entries, .. } = log();

@@ -1,4 +1,4 @@
-//! Builder: the address of the server, TLS, the API key and the deadlines.
+//! Builder: the addresses of the servers, TLS, the API key and the deadlines.
 
 use std::error::Error;
 use std::fmt;
@@ -13,6 +13,8 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use crate::client::Client;
 use crate::connection::BearerInterceptor;
+use crate::server::Server;
+use crate::servers::Servers;
 
 /// Configures a [`Client`]. [`connect`](Self::connect) validates the values.
 pub struct Builder {
@@ -34,7 +36,8 @@ enum Pem {
 
 impl Client {
     /// Starts to configure a client of the server at this URL: `https://…`, or `http://…` without
-    /// TLS.
+    /// TLS. Several replicas are separated by commas: the client prefers the nearest that is serving,
+    /// and until it has measured them the first.
     pub fn builder(endpoint: impl Into<String>) -> Builder {
         Builder::new(endpoint.into())
     }
@@ -110,7 +113,7 @@ impl Builder {
         self
     }
 
-    /// Sets the number of connections; checks use them in turn. The default is 1. The server serves
+    /// Sets the number of connections to each server; checks use them in turn. The default is 1. The server serves
     /// a connection on one core: use several if one core cannot serve all checks of the client.
     #[must_use]
     pub fn connections(mut self, connections: usize) -> Self {
@@ -137,25 +140,33 @@ impl Builder {
             return Err(ConfigError::NoConnections);
         }
         let bearer = BearerInterceptor::new(self.key.as_deref()).ok_or(ConfigError::Key)?;
-        let endpoint = self.endpoint()?;
-        let connections = (0..self.connections).map(|_| {
-            // A connector of our own: the timeout of tonic's connector does not include TLS.
-            let mut tcp = HttpConnector::new();
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            let channel = endpoint.connect_with_connector_lazy(tcp);
-            InterceptedService::new(channel, bearer.clone())
-        });
-        Ok(Client::new(connections.collect(), self.deadline, self.retry_budget))
+        let server = |url: &str| {
+            let endpoint = self.endpoint(url.trim())?;
+            let connections = (0..self.connections).map(|_| {
+                // A connector of our own: the timeout of tonic's connector does not include TLS.
+                let mut tcp = HttpConnector::new();
+                tcp.enforce_http(false);
+                tcp.set_nodelay(true);
+                let channel = endpoint.connect_with_connector_lazy(tcp);
+                InterceptedService::new(channel, bearer.clone())
+            });
+            Ok(Server::new(connections.collect()))
+        };
+        let (first, others) = match self.endpoint.split_once(',') {
+            Some((first, others)) => (first, others.split(',').map(server).collect()),
+            None => (&*self.endpoint, Ok(Vec::new())),
+        };
+        let servers = Servers::start(server(first)?, others?);
+        Ok(Client::new(servers, self.deadline, self.retry_budget))
     }
 
-    fn endpoint(&self) -> Result<Endpoint, ConfigError> {
-        let url = || ConfigError::Endpoint(self.endpoint.clone());
-        let endpoint = Endpoint::from_shared(self.endpoint.clone()).map_err(|_| url())?;
+    fn endpoint(&self, url: &str) -> Result<Endpoint, ConfigError> {
+        let error = || ConfigError::Endpoint(url.to_owned());
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| error())?;
         let (interval, timeout) = self.keepalive;
         let endpoint = endpoint
             .user_agent(concat!("scopegate-client/", env!("CARGO_PKG_VERSION")))
-            .map_err(|_| url())?
+            .map_err(|_| error())?
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(interval)
             .keep_alive_timeout(timeout)
@@ -164,7 +175,7 @@ impl Builder {
             Some("https") => {}
             Some("http") if self.ca.is_none() && self.identity.is_none() => return Ok(endpoint),
             Some("http") => return Err(ConfigError::TlsWithoutHttps),
-            _ => return Err(url()),
+            _ => return Err(error()),
         }
         let mut tls = ClientTlsConfig::new();
         tls = match &self.ca {

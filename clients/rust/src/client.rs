@@ -1,23 +1,23 @@
-//! Client: sends checks within a deadline, with retries and reconnection.
+//! Client: sends checks within a deadline, with retries, reconnection and other servers.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Request, Response, Status};
 
-use crate::backoff::Backoff;
 use crate::check::Check;
 use crate::connection::Connection;
 use crate::decision::{Allowed, CheckError, Decision, NotAllowed, Reach};
 use crate::failure::{Failure, to_client_status};
-use crate::health::{Health, PriorState};
+use crate::health::PriorState;
 use crate::proto::BatchCheckRequest;
 use crate::proto::authorization_service_client::AuthorizationServiceClient;
 use crate::retry_budget::RetryBudget;
+use crate::servers::Servers;
 
 /// The longest deadline: a clock can count so far.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -30,16 +30,13 @@ pub struct Client {
 }
 
 struct Shared {
-    connections: Vec<Connection>,
-    next: AtomicUsize,
+    servers: Arc<Servers>,
     budget: RetryBudget,
-    health: Health,
 }
 
 impl Client {
-    pub(crate) fn new(connections: Vec<Connection>, deadline: Duration, retries: u32) -> Self {
-        let (next, budget) = (AtomicUsize::new(0), RetryBudget::of(retries));
-        let shared = Arc::new(Shared { connections, next, budget, health: Health::new() });
+    pub(crate) fn new(servers: Arc<Servers>, deadline: Duration, retries: u32) -> Self {
+        let shared = Arc::new(Shared { servers, budget: RetryBudget::of(retries) });
         Self { shared, deadline: deadline.min(LONGEST) }
     }
 
@@ -93,20 +90,20 @@ impl Client {
     }
 
     /// A connection that sends the client's key, for the other RPCs of the contract: create the
-    /// clients of [`crate::proto`] with it. Set a deadline for each call. The client does not retry
-    /// it.
+    /// clients of [`crate::proto`] with it. It leads to the nearest server that is serving now. Set a
+    /// deadline for each call. The client does not retry it: ask for another connection if it returns
+    /// `UNAVAILABLE`. A change must then have the same `request_id`.
     #[must_use]
     pub fn connection(&self) -> Connection {
-        // `next` picks one of them, and there is at least one.
-        let at = self.shared.next.fetch_add(1, Ordering::Relaxed) % self.shared.connections.len();
-        #[expect(clippy::indexing_slicing, reason = "`at` is below the length")]
-        self.shared.connections[at].clone()
+        self.shared.servers.nearest().connection()
     }
 
-    /// Makes attempts until one succeeds, one fails permanently, or the deadline expires. It tries
-    /// to connect as often as the deadline allows, and repeats a lost attempt once. The repetition
-    /// takes a token of the retry budget, unless the server was down and is now serving: then it
-    /// adds no load to an outage.
+    /// Makes attempts until one succeeds, one fails permanently, or the deadline expires.
+    ///
+    /// A check that a server did not decide goes at once to the next server that is serving, and to
+    /// each at most once. If there is none, the client waits for a server. It tries to connect as often
+    /// as the deadline allows, and then repeats a lost attempt once. The repetition takes a token of the
+    /// retry budget, unless the server was down and is now serving: then it adds no load to an outage.
     async fn ask<Q, A, F>(
         &self,
         question: &Q,
@@ -116,18 +113,19 @@ impl Client {
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
     {
-        let Shared { next, budget, health, .. } = &*self.shared;
+        let Shared { servers, budget } = &*self.shared;
         let end = Instant::now() + self.deadline;
         let mut last = None;
         let attempts = async {
-            let mut backoff = Backoff::new(next.load(Ordering::Relaxed));
-            let mut retried = false;
-            let mut connection = self.connection();
+            let mut server = servers.nearest();
+            let mut connection = server.connection();
+            let mut backoff = server.backoff();
+            let (mut tried, mut retried) = (Vec::new(), false);
             loop {
-                let found = health.found();
+                let found = server.found();
                 let mut request = Request::new(question.clone());
                 request.set_timeout(end.saturating_duration_since(Instant::now()));
-                let client = AuthorizationServiceClient::new(connection.clone());
+                let client = AuthorizationServiceClient::new(connection);
                 let status = match send(client, request).await {
                     Ok(answer) => {
                         budget.refill();
@@ -137,18 +135,28 @@ impl Client {
                 };
                 let failure = Failure::of(&status);
                 match failure {
-                    Failure::NotSent => {}
-                    Failure::Lost if !retried => retried = true,
-                    Failure::Lost | Failure::Permanent => return Err(to_client_status(status)),
+                    Failure::NotSent | Failure::Lost => {}
+                    Failure::Permanent => return Err(to_client_status(status)),
                     Failure::DeadlineExceeded => {
                         return Err(Status::deadline_exceeded(status.message()));
                     }
                 }
+                if status.source().is_some() {
+                    server.failed();
+                }
+                servers.check_soon();
                 let lost = last.insert(to_client_status(status));
+                tried.push(server);
+                if let Some(other) = servers.serving(&tried) {
+                    (server, connection) = (other, other.connection());
+                    continue;
+                }
+                if failure == Failure::Lost && std::mem::replace(&mut retried, true) {
+                    return Err(lost.clone());
+                }
                 sleep(backoff.next()).await;
-                // Use another connection, if there are several: only this one may have failed.
-                connection = self.connection();
-                let before = health.serving(found, &connection, backoff.clone()).await;
+                let before;
+                (server, connection, before) = servers.wait_serving(server, found, &backoff).await;
                 if failure == Failure::Lost && before == PriorState::Serving && !budget.take() {
                     return Err(lost.clone());
                 }
@@ -169,7 +177,7 @@ impl Client {
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
-            .field("connections", &self.shared.connections.len())
+            .field("servers", &self.shared.servers.all().count())
             .field("deadline", &self.deadline)
             .finish_non_exhaustive()
     }

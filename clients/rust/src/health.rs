@@ -59,7 +59,7 @@ impl Health {
         let mut before = self.before.lock().await;
         if self.found() == found {
             *before = PriorState::Serving;
-            while !serves(ask(connection.clone()).await) {
+            while !is_serving(connection.clone()).await {
                 *before = PriorState::Down;
                 sleep(backoff.next()).await;
             }
@@ -83,8 +83,9 @@ struct HealthCheckResponse {
 /// `SERVING`.
 const SERVING: i32 = 1;
 
-fn serves(answer: Result<HealthCheckResponse, Status>) -> bool {
-    match answer {
+/// Whether the server is serving.
+pub(crate) async fn is_serving(connection: Connection) -> bool {
+    match ask(connection).await {
         Ok(answer) => answer.status == SERVING,
         // The server does not implement health checks.
         Err(status) => Failure::of(&status) == Failure::Permanent,

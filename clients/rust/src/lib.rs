@@ -4,9 +4,9 @@
 //!
 //! | type | purpose |
 //! | --- | --- |
-//! | [`Builder`] | server address, TLS, API key, deadlines |
+//! | [`Builder`] | server addresses, TLS, API key, deadlines |
 //! | [`Caller`], [`Check`] | the caller, and the request to check |
-//! | [`Client`] | deadlines, retries and the retry budget |
+//! | [`Client`] | deadlines, retries, the retry budget and other servers |
 //! | [`Decision`] | the only place that reads a response as an allow |
 //! | [`Guard`] | the tower layer, and its error responses |
 //! | [`proto`] | the generated contract, for the other RPCs |
@@ -29,6 +29,8 @@ mod guard;
 mod health;
 mod response;
 mod retry_budget;
+mod server;
+mod servers;
 
 pub use builder::{Builder, ConfigError};
 pub use caller::{Caller, Token};

@@ -164,7 +164,8 @@ pub(super) struct Barrier {
 /// Calls that wait for the same records.
 struct Wait {
     calls: Vec<Call>,
-    /// The highest revision of the calls.
+    /// The highest revision of the calls. The others could end a little sooner, but the calls of one
+    /// range then cost as much as one call.
     revision: Revision,
     /// A record is gone if it is absent in a range after this one.
     after: u64,

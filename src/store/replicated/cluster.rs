@@ -60,3 +60,76 @@ pub(in crate::store) fn write(batch: &mut WriteBatch, log: Option<(Cluster, LogP
     batch.insert(key::CLUSTER, [cluster.id.as_bytes().as_slice(), &etcd].concat());
     batch.insert(key::LOG_POSITION, position.bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::policy::change::Author;
+    use crate::policy::revision::Revision;
+    use crate::store::checksum::{self, StoreChecksum};
+    use crate::store::engine::SledEngine;
+    use crate::store::replicated::head::Head;
+    use crate::store::{OpenError, Store, begin_again};
+
+    /// Changes the entries of a closed store.
+    fn change(dir: &std::path::Path, change: impl FnOnce(&mut WriteBatch)) {
+        let engine = SledEngine::open(dir, 1 << 20).expect("opened");
+        let mut sum = StoreChecksum::stored(&engine).expect("readable").expect("a checksum");
+        let mut batch = WriteBatch::default();
+        change(&mut batch);
+        checksum::apply(&engine, &mut sum, &mut batch).expect("written");
+        engine.sync().expect("synced");
+    }
+
+    #[test]
+    fn cluster_position_and_schema_are_there_together() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let now = Timestamp::UNIX_EPOCH;
+        let head = Head::first(Uuid::from_u128(7), Uuid::from_u128(8), Revision::ZERO, now);
+        for (name, key) in
+            [("cluster", key::CLUSTER), ("position", key::LOG_POSITION), ("schema", key::SCHEMA)]
+        {
+            let dir = parent.path().join(name);
+            drop(Store::create_for(&dir, 1 << 20, &head, Some(9)).expect("created"));
+            let store = Store::open(&dir).expect("opened");
+            let own = Cluster { id: head.cluster, etcd_cluster_id: Some(9) };
+            assert_eq!((store.cluster(), store.incarnation()), (Some(own), head.incarnation));
+            drop(store);
+            change(&dir, |batch| match name {
+                "schema" => batch.insert(key, SCHEMA_VERSION.to_be_bytes()),
+                _ => batch.remove(key),
+            });
+            assert!(matches!(Store::open(&dir), Err(OpenError::Damaged(_))), "{name}");
+        }
+        let dir = parent.path().join("newer");
+        drop(Store::open(&dir).expect("created"));
+        change(&dir, |batch| batch.insert(key::SCHEMA, 5_u64.to_be_bytes()));
+        assert!(matches!(Store::open(&dir), Err(OpenError::Newer { found: 5, .. })));
+    }
+
+    #[test]
+    fn store_that_begins_again_or_leaves_its_log_opens_as_what_it_is_then() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let dir = parent.path().join("store");
+        let mut store = Store::open(&dir).expect("created");
+        let (before, now) = (store.incarnation(), Timestamp::UNIX_EPOCH);
+        let head = Head::first(Uuid::from_u128(7), before, Revision::ZERO, now);
+        store.follow_log(&head, None).expect("it follows");
+        store.leave_log().expect("left");
+        assert_eq!((store.cluster(), store.log_position()), (None, Ok(None)));
+        drop(store);
+        assert_eq!(Store::open(&dir).expect("opened").cluster(), None);
+        // One of no cluster, and then one of a cluster.
+        for id in [Uuid::from_u128(1), Uuid::from_u128(2)] {
+            let revision = Store::open(&dir).expect("opened").opened_at();
+            let head = begin_again(&dir, id, Author::default(), now).expect("begun");
+            assert!(head.revision > revision && head.incarnation != before);
+            let store = Store::open(&dir).expect("opened");
+            assert_eq!(store.cluster(), Some(Cluster { id, etcd_cluster_id: None }));
+            assert_eq!((store.opened_at(), store.incarnation()), (head.revision, head.incarnation));
+            assert_eq!(store.log_position(), Ok(Some(LogPosition::of(&head))));
+        }
+    }
+}

@@ -208,7 +208,7 @@ async fn ask(client: &Client, txn: Txn) -> Result<TxnAnswer, EtcdError> {
     client.txn(&txn, ANSWER_WITHIN).await
 }
 
-/// The next session that is told to be lost. It waits for ever if nobody can tell.
+/// The next session that is told to be lost. It waits for ever without a sender.
 async fn next_lost(lost: &mut watch::Receiver<Option<Uuid>>) -> Uuid {
     loop {
         if lost.changed().await.is_err() {

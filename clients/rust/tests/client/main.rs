@@ -12,3 +12,4 @@ mod guards;
 mod harness;
 mod misbehaving_server;
 mod outages;
+mod several_servers;

@@ -3,6 +3,7 @@
 use std::future::{pending, ready};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -32,6 +33,7 @@ pub fn this(message: impl Message) -> Scripted {
 pub struct MisbehavingServer {
     pub url: String,
     asked: Arc<AtomicUsize>,
+    health_checks: Arc<AtomicUsize>,
 }
 
 impl MisbehavingServer {
@@ -39,11 +41,21 @@ impl MisbehavingServer {
     pub async fn replying(
         says: impl Fn(usize) -> Scripted + Clone + Send + Sync + 'static,
     ) -> Self {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&asked);
+        Self::at_a_distance(Duration::ZERO, says).await
+    }
+
+    /// The same, and its responses to health checks take this long.
+    pub async fn at_a_distance(
+        distance: Duration,
+        says: impl Fn(usize) -> Scripted + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let (asked, health_checks) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let (counter, health_counter) = (Arc::clone(&asked), Arc::clone(&health_checks));
         let app = Router::new().fallback(async move |request: Request| {
             // Of its health it says nothing.
             if request.uri().path().starts_with("/grpc.health") {
+                tokio::time::sleep(distance).await;
+                health_counter.fetch_add(1, Ordering::SeqCst);
                 return Status::unimplemented("no").into_http();
             }
             match says(counter.fetch_add(1, Ordering::SeqCst)) {
@@ -55,7 +67,12 @@ impl MisbehavingServer {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { url, asked }
+        Self { url, asked, health_checks }
+    }
+
+    /// The number of health checks that it has answered so far.
+    pub fn health_checks(&self) -> usize {
+        self.health_checks.load(Ordering::SeqCst)
     }
 
     /// How often it was asked so far.

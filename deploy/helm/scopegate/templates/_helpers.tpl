@@ -37,11 +37,35 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end -}}
 
+{{- /* The etcd of the replicas, for `serve` and for `replicas init`. */ -}}
+{{- define "scopegate.etcd" -}}
+{{- with .Values.replicas.etcd -}}
+{{- $nodes := join "," .endpoints -}}
+- name: SCOPEGATE_REPLICATE
+  value: {{ printf "%s://%s/%s%s" (ternary "etcds" "etcd" (ne .tlsSecretName "")) $nodes .prefix (ternary "" (printf "?%s" .parameters) (eq .parameters "")) | quote }}
+{{- if .tlsSecretName }}
+- { name: SCOPEGATE_REPLICATE_CA, value: /etcd-tls/ca.crt }
+- { name: SCOPEGATE_REPLICATE_CERT, value: /etcd-tls/tls.crt }
+- { name: SCOPEGATE_REPLICATE_KEY, value: /etcd-tls/tls.key }
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- /* Kubernetes' own gRPC probe speaks no TLS: with TLS it is `scopegate health`. */ -}}
-{{- define "scopegate.probe" -}}
+{{- define "scopegate.readiness" -}}
 {{- if .Values.tls.secretName -}}
 exec: { command: [/scopegate, health, --timeout, "2s"] }
 {{- else -}}
 grpc: { port: 50051 }
+{{- end -}}
+{{- end -}}
+
+{{- /* The service `live` serves also while calls are not answered: a restart helps only if the process
+does not answer at all. */ -}}
+{{- define "scopegate.liveness" -}}
+{{- if .Values.tls.secretName -}}
+exec: { command: [/scopegate, health, --service, live, --timeout, "2s"] }
+{{- else -}}
+grpc: { port: 50051, service: live }
 {{- end -}}
 {{- end -}}

@@ -450,7 +450,7 @@ impl Member {
 }
 
 impl Drop for Member {
-    /// Nobody would renew the session.
+    /// Without a member there is no beat.
     fn drop(&mut self) {
         self.parts.lease.end();
     }

@@ -1,7 +1,7 @@
 //! OtherRecords: the records of other sessions, and since when each has its present bytes.
 //!
-//! A record is live if it is not fenced, and its bytes are younger than the time after which anybody
-//! may delete it. A replica whose clock is behind that of a live record would allow what has expired
+//! A record is live if it is not fenced, and its bytes are younger than the time after which any
+//! replica may delete it. A replica whose clock is behind that of a live record would allow what has expired
 //! there (D19), so it does not join.
 //!
 //! Not here: who deletes a record.
@@ -20,7 +20,7 @@ use crate::policy::id::Name;
 /// How far the clock of a replica that joins may be behind that of a live record.
 const MAX_BEHIND: SignedDuration = SignedDuration::from_secs(5);
 
-/// How long a record must have had the same bytes before anybody may delete it, if its replica may
+/// How long a record must have had the same bytes before any replica may delete it, if its replica may
 /// answer for `ttl` after a renewal. The part above `ttl` is for clocks of different rates, and for
 /// stops that the clock of a virtual machine does not count.
 #[must_use]

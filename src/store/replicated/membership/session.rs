@@ -7,7 +7,7 @@
 //! A beat without an answer is sent again with the same bytes. The second sending fails if etcd has
 //! carried out the first. etcd then shows the record, and it has exactly the bytes that were sent.
 //! These bytes are random and no other process writes them, so etcd carried out an earlier sending, and
-//! nobody has changed the record since. The beat counts, from the time of its first sending on, because
+//! no process has changed the record since. The beat counts, from the time of its first sending on, because
 //! any of the earlier ones may be the one that etcd carried out. If the record has any other bytes, or
 //! does not exist, then the session is over.
 //!

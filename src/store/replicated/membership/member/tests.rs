@@ -242,7 +242,7 @@ fn joins_only_after_the_head_of_its_creation_is_applied() {
     assert_eq!(world.why(), "it has applied entry 3 of 5");
     world.step(Event::Followed(followed(5)));
     assert!(world.records().is_empty());
-    // Another replica commits before the record exists, and waits for nobody.
+    // Another replica commits before the record exists, and waits for no record.
     world.set_head(&head(6));
     let created = world.time();
     world.answer();
@@ -571,7 +571,7 @@ fn replica_whose_clock_is_behind_that_of_a_live_record_does_not_join() {
                this machine";
     assert_eq!(world.why(), why);
     assert!(world.txn.is_none());
-    // Nobody renews it: after the time in which it may not be deleted, it proves nothing.
+    // No replica renews it: after the time in which it may not be deleted, it proves nothing.
     for _ in 0..11 {
         world.wake_after(500);
         world.answer();
