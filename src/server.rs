@@ -19,6 +19,8 @@ pub mod replica_args;
 mod replica_start;
 mod settings;
 mod signals;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -191,6 +193,9 @@ async fn serve(
     }
     // The server serves without keys of issuers: their tokens cannot be verified until they are read.
     let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
+    if let Some(replica) = authority.replica() {
+        listener.api.serve_peers(replica.state());
+    }
     let _health = listener.set_serving(authority);
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };

@@ -37,7 +37,7 @@ use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary::{self, CallBounds};
-use crate::grpc::{self, Api, status, streams};
+use crate::grpc::{self, Api, peer_service, status, streams};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
@@ -209,16 +209,18 @@ pub(crate) fn handle(
     own_slots: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
-    enum DispatchedCall<H, F> {
+    enum DispatchedCall<H, P, F> {
         Rejected(LeasedResponse),
         Check(NotedCall, Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
+        Peer(Pin<Box<P>>),
         Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
     let operation = access::operation(path);
     let is_batch = operation.is_some_and(access::is_method_of::<BatchCheckRequest>);
     let interruptible = Interruptible::new(activity, operation, path);
+    let peer_method = peer_service::method(&service.api, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         let response = unfit.into_response(service.max_header_bytes);
@@ -237,6 +239,19 @@ pub(crate) fn handle(
             }
             Err(status) => {
                 let why = LeaseExemption::Health;
+                DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
+            }
+        }
+    } else if peer_method.is_some() {
+        match peer_service::admit(&service.api, request.headers()) {
+            Ok(()) => {
+                activity.accept();
+                open = Some(activity.open());
+                let call = peer_call(Arc::clone(&service), request);
+                DispatchedCall::Peer(Box::pin(call))
+            }
+            Err(status) => {
+                let why = LeaseExemption::Peer;
                 DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
             }
         }
@@ -306,6 +321,10 @@ pub(crate) fn handle(
                 let exempt = |response| Leased::exempt(response, LeaseExemption::Health);
                 interruptible.answer(call, exempt).await
             }
+            DispatchedCall::Peer(call) => {
+                let exempt = |response| Leased::exempt(response, LeaseExemption::Peer);
+                interruptible.answer(call, exempt).await
+            }
             DispatchedCall::Other(call) => interruptible.answer(call, |response| response).await,
             DispatchedCall::Rejected(refusal) => *refusal,
         };
@@ -314,7 +333,8 @@ pub(crate) fn handle(
         let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
-        let known_path = operation.map_or("other", |operation| operation.path);
+        let known_path =
+            operation.map(|operation| operation.path).or(peer_method).unwrap_or("other");
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
             // A call is open until its last frame is sent. A batch of checks is too frequent to pay for
@@ -325,6 +345,24 @@ pub(crate) fn handle(
             }),
             _ => response.map(|body| body.in_flight(in_flight)),
         })
+    }
+}
+
+/// Answers a call of another replica on the background runtime.
+async fn peer_call(
+    service: Arc<Service>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    if !unary::is_supported(request.headers()) {
+        return status::compressed().into_http();
+    }
+    unary::keep_own(request.headers_mut());
+    let (api, within) = (service.api.clone(), service.request_timeout);
+    let running = service.background.spawn(peer_service::answer(api, request, within));
+    match AbortOnDropHandle::new(running).await {
+        Ok(response) => response.map(ResponseBody::Other),
+        // The call panicked, or the runtime shuts down.
+        Err(_) => status::internal().into_http(),
     }
 }
 

@@ -71,6 +71,7 @@ mod secret_index;
 mod server_limits;
 mod service;
 mod slow_clients;
+mod snapshots;
 mod startup_catalog;
 mod store;
 mod tls;

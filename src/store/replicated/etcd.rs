@@ -29,6 +29,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 pub use self::error::EtcdError;
+pub(in crate::store) use self::error::cause;
 pub use self::login::Login;
 pub use self::node::AVOIDED_FOR;
 pub use self::operation::{
