@@ -34,7 +34,7 @@ mod gc;
 mod group_commit;
 mod high_water_mark;
 mod idempotency;
-mod installation;
+pub mod installation;
 mod key;
 pub mod lease;
 mod metrics;

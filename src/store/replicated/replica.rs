@@ -5,6 +5,7 @@
 //!
 //! Not here: what each part does; see `etcd_log`, `follower`, `members_task` and `membership`.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -18,10 +19,15 @@ use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
 use super::head::Head;
+use super::log_page::{LogPage, PageError};
+use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
-use super::{BarrierMetrics, Followed, LogError, LogWriter, Settings, Waited, etcd_log, keys};
+use super::truncation::Truncation;
+use super::{
+    BarrierMetrics, Followed, LogError, LogPosition, LogWriter, Settings, Waited, etcd_log, keys,
+};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
@@ -82,6 +88,8 @@ pub struct LogSummary {
     /// Whether the log has all entries of a cluster that began empty, so that an empty store can follow
     /// it.
     pub is_whole: bool,
+    /// The first entry that the log has.
+    first: Option<u64>,
 }
 
 impl LogSummary {
@@ -90,14 +98,20 @@ impl LogSummary {
         let mut firsts = answer.ranges.iter().map(|range| range.pairs.first());
         let head = firsts.next().flatten().ok_or(LogError::Missing)?;
         let head = Head::decode(&head.value)?;
-        let is_whole = match firsts.next().flatten() {
+        let first = firsts.next().flatten().map(|first| Entry::decode(&first.value)).transpose()?;
+        let is_whole = match &first {
             None => head.revision == Revision::ZERO,
-            Some(first) => {
-                let entry = Entry::decode(&first.value)?;
-                entry.seq == 1 && entry.first_revision == Revision::ZERO.next()
-            }
+            Some(first) => first.seq == 1 && first.first_revision == Revision::ZERO.next(),
         };
-        Ok(Self { head, is_whole })
+        Ok(Self { head, is_whole, first: first.map(|first| first.seq) })
+    }
+
+    /// Whether a store at this position can follow the log: the log has the next entry, or has no later
+    /// one.
+    #[must_use]
+    pub fn is_followed_from(&self, position: LogPosition) -> bool {
+        let next = position.seq.saturating_add(1);
+        self.head.seq <= position.seq || self.first.is_some_and(|first| first <= next)
     }
 }
 
@@ -175,6 +189,39 @@ impl Replica {
         read.await.map_err(|_| ReplicaError::NoThread)?
     }
 
+    /// The records of the replicas that may have a snapshot, those of later revisions first.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn peers(&self) -> Result<Vec<MemberRecord>, ReplicaError> {
+        let client = Arc::clone(&self.client);
+        let read = self.runtime.spawn(async move {
+            let answer = client.range(&Range::under(keys::MEMBERS), FIRST_ANSWER).await?;
+            let records = answer.pairs.iter();
+            let records = records.filter_map(|pair| MemberRecord::decode(&pair.value).ok());
+            let mut records: Vec<_> = records.filter(|record| !record.fenced).collect();
+            records.sort_by_key(|record| Reverse(record.published));
+            Ok(records)
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
+    /// Whether the log goes on from this position of a store of its cluster.
+    ///
+    /// # Errors
+    /// It has another history, or etcd does not answer.
+    pub async fn check(&self, cluster: Uuid, position: LogPosition) -> Result<(), ReplicaError> {
+        let client = Arc::clone(&self.client);
+        let read = self.runtime.spawn(async move {
+            match LogPage::read(&client, cluster, position, FIRST_ANSWER).await {
+                Ok(_) => Ok(()),
+                Err(PageError::Log(error)) => Err(error.into()),
+                Err(PageError::Etcd(error)) => Err(error.into()),
+            }
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
     /// What the process was told about its cluster.
     #[must_use]
     pub fn settings(&self) -> &Settings {
@@ -235,6 +282,8 @@ impl Replica {
             session: self.session.subscribe(),
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
+            truncation: Truncation::default(),
+            published: Vec::new(),
         };
         let (sender, followed) = watch::channel(at);
         let (incarnation, lease) = (at.position.incarnation, Arc::clone(lease));
