@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -61,8 +61,8 @@ pub struct Replica {
     members: watch::Receiver<Arc<MembersView>>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
-    /// Notified when the own record was seen to be no longer good.
-    own_ended: Arc<Notify>,
+    /// The last own session that was seen fenced, or whose record was seen to be gone.
+    lost: watch::Receiver<Option<Uuid>>,
     /// What starts with the writer.
     members_task: Mutex<Option<MembersTask>>,
     log: Mutex<Option<OwnLog>>,
@@ -123,11 +123,12 @@ impl Replica {
         let run = move || drop(runtime.block_on(stopped));
         let thread = std::thread::Builder::new().name("replica".to_owned()).spawn(run);
         let thread = thread.map_err(|_| ReplicaError::NoThread)?;
-        let (session, own_ended) = (watch::Sender::new(None), Arc::<Notify>::default());
+        let session = watch::Sender::new(None);
+        let (lost_sender, lost) = watch::channel(None);
         let barrier_metrics = Arc::<BarrierMetrics>::default();
         let (members, barrier, view) = MembersTask::new(MembersInput {
             own: session.subscribe(),
-            own_ended: Arc::clone(&own_ended),
+            lost: lost_sender,
             metrics: Arc::clone(&barrier_metrics),
             clock: Arc::new(boot_clock::now),
         });
@@ -142,7 +143,7 @@ impl Replica {
             members: view,
             barrier_metrics,
             membership_metrics: Arc::default(),
-            own_ended,
+            lost,
             members_task: Mutex::new(Some(members)),
             log: Mutex::default(),
             membership: Mutex::default(),
@@ -262,14 +263,6 @@ impl Replica {
             }
         });
         self.runtime.spawn(async move { members.run(&client).await });
-        let (lost_sender, lost) = watch::channel(None);
-        let (session, own_ended) = (self.session.subscribe(), Arc::clone(&self.own_ended));
-        self.runtime.spawn(async move {
-            loop {
-                own_ended.notified().await;
-                lost_sender.send_replace(*session.borrow());
-            }
-        });
         let mut settings = self.settings.clone();
         settings.etcd.cluster_id = self.client.cluster_id();
         let membership = Membership::start(Setup {
@@ -279,7 +272,7 @@ impl Replica {
             incarnation,
             lease,
             followed,
-            lost,
+            lost: self.lost.clone(),
             clock: Box::new(machine_time),
             metrics: Arc::clone(&self.membership_metrics),
         })?;
