@@ -348,14 +348,14 @@ impl Store {
     }
 
     /// Waits until every replica that may answer has published this revision, which this store has
-    /// published. Without replicas that is so at once.
+    /// published. None: there are no replicas, so nothing is waited for.
     ///
     /// # Errors
     /// A replica has not confirmed it in time.
-    pub async fn everywhere(&self, revision: Revision) -> Result<Waited, StoreError> {
+    pub async fn everywhere(&self, revision: Revision) -> Result<Option<Waited>, StoreError> {
         match &self.replica {
-            Some(replica) => replica.everywhere(revision).await,
-            None => Ok(Waited::default()),
+            Some(replica) => replica.everywhere(revision).await.map(Some),
+            None => Ok(None),
         }
     }
 
