@@ -30,7 +30,6 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::metrics::{ETCD_ERROR_KINDS, MembershipMetrics};
-pub use self::other_records::deletion_delay;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
