@@ -23,6 +23,13 @@ pub(super) struct ReplicaStart {
 }
 
 impl ReplicaStart {
+    /// Connects to etcd, and reads what it has of the cluster, for a command that does not wait.
+    pub(super) async fn connect_once(settings: Settings) -> Result<Self, StartupError> {
+        let replica = Replica::new(settings)?;
+        let log = replica.log().await?;
+        Ok(Self { replica, log })
+    }
+
     /// Connects to etcd, and reads what it has of the cluster. While etcd does not answer, it waits.
     pub(super) async fn connect(settings: Settings) -> Result<Self, StartupError> {
         let replica = Replica::new(settings)?;
