@@ -166,12 +166,9 @@ async fn import_is_refused_before_it_is_read() {
     let [first, _] = cluster.clients().await;
     // The stream of messages never begins.
     let messages = tokio_stream::pending::<ImportCredentialsRequest>();
-    let status = first.directory.clone().import_credentials(messages).await;
-    let status = status.expect_err("refused");
-    assert_eq!(
-        (status.code(), refused(&status).as_str()),
-        (Code::FailedPrecondition, "REPLICATED")
-    );
+    let (code, details) = refused(first.directory.clone().import_credentials(messages).await);
+    let reason = &details.error_info().expect("an ErrorInfo").reason;
+    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "REPLICATED"));
 }
 
 /// Runs `keys bootstrap` in the directory of a replica.
@@ -198,7 +195,7 @@ async fn operator_key_is_made_with_the_store_of_a_stopped_replica() {
     // It is good at once at the replica that serves, which nobody waits for any more.
     let client = Client::connect_as(&alive.url(), Some(&key)).await;
     let who = client.keys.clone().who_am_i(WhoAmIRequest {}).await.expect("a key");
-    assert_eq!(who.into_inner().key.expect("a key").name, "recovery");
+    assert_eq!(who.into_inner().name, "recovery");
     let later = create(&client, "globex", "").await.expect("created");
     assert_eq!(waited(later.metadata()), (Some("r1"), None));
     assert_eq!(new_key(&dir, &etcd, &["--if-no-keys"]), Ok(String::new()));
