@@ -125,7 +125,6 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
     assert_eq!((dry_run.code(), waited(dry_run.metadata())), (Code::AlreadyExists, (None, None)));
     let read = company(&first, "acme").await.expect("a company");
     assert_eq!(waited(read.metadata()), (None, None));
-    assert!(!change.is_finished() && !repeat.is_finished() && !refusal.is_finished());
     cluster.proxy.mend();
 
     let for_second = (Some("r1"), Some("r2"));
@@ -169,6 +168,11 @@ async fn import_is_refused_before_it_is_read() {
     let (code, details) = refused(first.directory.clone().import_credentials(messages).await);
     let reason = &details.error_info().expect("an ErrorInfo").reason;
     assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "REPLICATED"));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/import.jsonl");
+    let mut command = cluster.command(&["import", "--endpoint", &cluster.first.address]);
+    let ended = command.arg(file).output().expect("it runs");
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && error.contains("a replica takes no import"), "{error}");
 }
 
 /// Runs `keys bootstrap` in the directory of a replica.
