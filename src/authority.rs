@@ -42,6 +42,7 @@ pub mod problem;
 pub mod queries;
 mod reader;
 mod recent_tokens;
+pub mod replica_waits;
 pub mod request_context;
 mod restore_grants;
 mod revision_wait;

@@ -28,8 +28,9 @@ pub(super) struct ReplicaStart {
     replica: Replica,
     /// Whether the store of the directory is replaced by that of another replica.
     is_resync: bool,
-    /// The files for connections to other replicas.
-    peer_tls: TlsFiles,
+    /// The files for connections to other replicas. None: the process is a command, which does not wait
+    /// and takes no snapshot.
+    peer_tls: Option<TlsFiles>,
 }
 
 /// What a directory has.
@@ -46,7 +47,12 @@ impl ReplicaStart {
         let identity = args.tls_cert.clone().zip(args.tls_key.clone());
         let peer_tls = TlsFiles { ca: args.replica.peer_ca.clone(), identity };
         let (replica, is_resync) = (Replica::new(settings)?, args.replica.resync);
-        Ok(Self { replica, is_resync, peer_tls })
+        Ok(Self { replica, is_resync, peer_tls: Some(peer_tls) })
+    }
+
+    /// The same for a command, which does not wait and takes no snapshot.
+    pub(super) fn of_command(settings: Settings) -> Result<Self, StartupError> {
+        Ok(Self { replica: Replica::new(settings)?, is_resync: false, peer_tls: None })
     }
 
     /// Opens the store of this directory. A directory without a store gets an empty one if the log has
@@ -63,6 +69,11 @@ impl ReplicaStart {
                         joined.map_err(refused)?;
                         return store.replicated(self.replica, head).map_err(refused);
                     }
+                    Opened::Lacking(why) if self.peer_tls.is_none() => {
+                        return Err(StartupError::Replica(format!(
+                            "{why}: start the server of this replica once"
+                        )));
+                    }
                     Opened::Lacking(why) => {
                         tracing::info!(%why, "a snapshot of another replica is needed");
                         match self.install(&log.head, dir).await? {
@@ -74,7 +85,9 @@ impl ReplicaStart {
                         }
                     }
                 },
-                Err(error @ ReplicaError::NoAnswer(_)) => error.to_string(),
+                Err(error @ ReplicaError::NoAnswer(_)) if self.peer_tls.is_some() => {
+                    error.to_string()
+                }
                 Err(error) => return Err(error.into()),
             };
             if why != told {
@@ -147,7 +160,7 @@ impl ReplicaStart {
         let mut failed =
             "no other replica serves, and the log does not have all entries".to_owned();
         for peer in peers {
-            let (tls, name) = (self.peer_tls.clone(), peer.name.clone());
+            let (tls, name) = (self.peer_tls.clone().unwrap_or_default(), peer.name.clone());
             let (head, dir) = (head.clone(), dir.to_owned());
             let cluster = head.cluster;
             let target = dir.clone();

@@ -29,6 +29,7 @@ use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
 use crate::authority::caller_limits::CallerLimits;
 use crate::authority::noted_call::{LeaseExemption, Leased, NotedCall};
 use crate::authority::operation::Operation;
+use crate::authority::replica_waits::ReplicaWaits;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::leased_body::leased;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
@@ -37,7 +38,7 @@ use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary::{self, CallBounds};
-use crate::grpc::{self, Api, peer_service, status, streams};
+use crate::grpc::{self, Api, peer_service, reply, status, streams};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
@@ -448,12 +449,18 @@ async fn run(
                 .await;
         }
         let body = BodyTimeout::new(request.into_body(), time);
+        let waits = ReplicaWaits::default();
         let method = async |message| {
             let permit = limits.acquire_list(key, operation).await;
             let _permit = permit.map_err(status::too_many_lists)?;
-            methods::other(&api, operation, caller, until, message).await
+            methods::other(&api, operation, caller, until, &waits, message).await
         };
-        unary::unary(bounds, body, || limits.account(key), method).await
+        let mut response = unary::unary(bounds, body, || limits.account(key), method).await;
+        let replica = || Some(api.authority()?.replica()?.settings());
+        if let (Some(waited), Some(replica)) = (waits.take(), replica()) {
+            reply::tell_waited(response.headers_mut(), &replica.name, &waited);
+        }
+        response
     };
     let running = service.background.spawn(wait_spans::propagate(answered));
     // An error: the call panicked, or the runtime shuts down.

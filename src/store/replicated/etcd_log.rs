@@ -69,7 +69,7 @@ impl Waiter for Callers {
         for (reply, receipt) in self.0 {
             let at = Some(receipt.revision);
             let result = match &result {
-                Ok(_) => Ok(receipt),
+                Ok(waited) => Ok(Receipt { waited: Some(waited.clone()), ..receipt }),
                 Err(StoreError::NotYetEverywhere(_)) => Err(StoreError::NotYetEverywhere(at)),
                 Err(error) => Err(error.clone()),
             };

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -67,8 +67,8 @@ pub struct Replica {
     members: watch::Receiver<Arc<MembersView>>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
-    /// Notified when the own record was seen to be no longer good.
-    own_ended: Arc<Notify>,
+    /// The last own session that was seen fenced, or whose record was seen to be gone.
+    lost: watch::Receiver<Option<Uuid>>,
     /// What starts with the writer.
     members_task: Mutex<Option<MembersTask>>,
     log: Mutex<Option<OwnLog>>,
@@ -137,11 +137,12 @@ impl Replica {
         let run = move || drop(runtime.block_on(stopped));
         let thread = std::thread::Builder::new().name("replica".to_owned()).spawn(run);
         let thread = thread.map_err(|_| ReplicaError::NoThread)?;
-        let (session, own_ended) = (watch::Sender::new(None), Arc::<Notify>::default());
+        let session = watch::Sender::new(None);
+        let (lost_sender, lost) = watch::channel(None);
         let barrier_metrics = Arc::<BarrierMetrics>::default();
         let (members, barrier, view) = MembersTask::new(MembersInput {
             own: session.subscribe(),
-            own_ended: Arc::clone(&own_ended),
+            lost: lost_sender,
             metrics: Arc::clone(&barrier_metrics),
             clock: Arc::new(boot_clock::now),
         });
@@ -156,7 +157,7 @@ impl Replica {
             members: view,
             barrier_metrics,
             membership_metrics: Arc::default(),
-            own_ended,
+            lost,
             members_task: Mutex::new(Some(members)),
             log: Mutex::default(),
             membership: Mutex::default(),
@@ -311,14 +312,6 @@ impl Replica {
             }
         });
         self.runtime.spawn(async move { members.run(&client).await });
-        let (lost_sender, lost) = watch::channel(None);
-        let (session, own_ended) = (self.session.subscribe(), Arc::clone(&self.own_ended));
-        self.runtime.spawn(async move {
-            loop {
-                own_ended.notified().await;
-                lost_sender.send_replace(*session.borrow());
-            }
-        });
         let mut settings = self.settings.clone();
         settings.etcd.cluster_id = self.client.cluster_id();
         let membership = Membership::start(Setup {
@@ -328,7 +321,7 @@ impl Replica {
             incarnation,
             lease,
             followed,
-            lost,
+            lost: self.lost.clone(),
             clock: Box::new(machine_time),
             metrics: Arc::clone(&self.membership_metrics),
         })?;
@@ -412,14 +405,14 @@ impl Store {
     }
 
     /// Waits until every replica that may answer has published this revision, which this store has
-    /// published. Without replicas that is so at once.
+    /// published. None: there are no replicas, so nothing is waited for.
     ///
     /// # Errors
     /// A replica has not confirmed it in time.
-    pub async fn everywhere(&self, revision: Revision) -> Result<Waited, StoreError> {
+    pub async fn everywhere(&self, revision: Revision) -> Result<Option<Waited>, StoreError> {
         match &self.replica {
-            Some(replica) => replica.everywhere(revision).await,
-            None => Ok(Waited::default()),
+            Some(replica) => replica.everywhere(revision).await.map(Some),
+            None => Ok(None),
         }
     }
 
