@@ -292,23 +292,43 @@ async fn open<'a>(
         .allow_unauthenticated(args.allow_unauthenticated)
         .token_cache(args.token_cache_entries)
         .with_own_issuer(own_issuer);
+    let authority = Opening(Some(authority));
     // The rules for paths and methods changed with schema 2.
     if upgraded_from == Some(1) {
-        for sentence in upgrade_notices(&authority).await {
+        for sentence in upgrade_notices(authority.get()?).await {
             tracing::warn!("{sentence}");
         }
     }
     let prepared = async {
-        joined(&authority).await?;
-        prepare(&authority, catalog, args).await
+        joined(authority.get()?).await?;
+        prepare(authority.get()?, catalog, args).await
     };
     let prepared = prepared.await;
-    if prepared.is_err() {
-        tokio::task::block_in_place(|| authority.close());
-    }
     api.catalog_rejected.set(prepared?.into());
     // The API opens last: before, the catalog and the keys are not settled.
-    Ok(api.open(authority))
+    Ok(api.open(authority.opened().ok_or(StoreError::Unavailable)?))
+}
+
+/// An authority until its API is open. It is closed if it does not come to that: the store has threads,
+/// and a replica has a record that other replicas wait for.
+struct Opening(Option<Authority>);
+
+impl Opening {
+    fn get(&self) -> Result<&Authority, StoreError> {
+        self.0.as_ref().ok_or(StoreError::Unavailable)
+    }
+
+    fn opened(mut self) -> Option<Authority> {
+        self.0.take()
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        if let Some(authority) = &self.0 {
+            tokio::task::block_in_place(|| authority.close());
+        }
+    }
 }
 
 /// Refuses the store of a replica to what does not follow the log of its cluster: the store would get
@@ -316,7 +336,8 @@ async fn open<'a>(
 fn check_standalone(store: &Store, dir: &Path) -> Result<(), StartupError> {
     let Some(cluster) = store.cluster() else { return Ok(()) };
     Err(StartupError::Config(format!(
-        "the store in `{}` is one of the replicas of the cluster `{}`: start it with --replicate, or          restore a backup into another directory for a server of its own",
+        "the store in `{}` is one of the replicas of the cluster `{}`: start it with --replicate, or \
+         restore a backup into another directory for a server of its own",
         dir.display(),
         cluster.id
     )))

@@ -198,6 +198,7 @@ impl Store {
         {
             tracing::error!(%error, "the replica cannot be started");
             self.lease.close();
+            replica.fail();
         }
     }
 

@@ -166,6 +166,10 @@ impl Authority {
                 Some(of_key)
             }
         };
+        let noted = match operation.effect {
+            Effect::Read => noted,
+            Effect::Change | Effect::Removal => noted.of_change(),
+        };
         Ok(Admission { noted, operation, caller, urgency, in_flight })
     }
 

@@ -79,7 +79,13 @@ impl Authority {
         &self,
         handle: CommitHandle,
     ) -> Result<Option<Receipt>, StoreError> {
-        let receipt = transaction::await_commit(handle).await?;
+        let receipt = match transaction::await_commit(handle).await {
+            // The writer ended. The log of the replicas may have the change.
+            Err(StoreError::Unavailable) if self.replica().is_some() => {
+                return Err(StoreError::NotYetEverywhere(None));
+            }
+            receipt => receipt?,
+        };
         if let Some(receipt) = &receipt {
             self.clock.raise(receipt.time);
         }

@@ -35,7 +35,11 @@ pub enum LeaseExemption {
 
 /// A call that may be admitted: it noted the session of the lease, or needs none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotedCall(Noted);
+pub struct NotedCall {
+    noted: Noted,
+    /// Whether the call may have changed something.
+    may_change: bool,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Noted {
@@ -47,13 +51,13 @@ impl NotedCall {
     /// A call whose answer needs no lease.
     #[must_use]
     pub fn exempt(why: LeaseExemption) -> Self {
-        Self(Noted::Exempt(why))
+        Self { noted: Noted::Exempt(why), may_change: false }
     }
 
     /// Whether its answer needs no lease.
     #[must_use]
     pub fn is_exempt(self) -> bool {
-        matches!(self.0, Noted::Exempt(_))
+        matches!(self.noted, Noted::Exempt(_))
     }
 
     /// Notes the session of this lease, for a call that begins now.
@@ -61,7 +65,14 @@ impl NotedCall {
     /// # Errors
     /// There is no session, so the call cannot be answered.
     pub fn on(lease: &Lease) -> Result<Self, NoLease> {
-        lease.note().map(|session| Self(Noted::Session(session))).ok_or_else(|| NoLease::of(lease))
+        let noted = |session| Self { noted: Noted::Session(session), may_change: false };
+        lease.note().map(noted).ok_or_else(|| NoLease::of(lease, false))
+    }
+
+    /// The same call, which may change something from now on.
+    #[must_use]
+    pub fn of_change(self) -> Self {
+        Self { may_change: true, ..self }
     }
 
     /// Tests that what the call has read so far may be told, because its session still holds.
@@ -69,9 +80,9 @@ impl NotedCall {
     /// # Errors
     /// The session does not hold.
     pub fn test(self, lease: &Lease) -> Result<(), NoLease> {
-        match self.0 {
+        match self.noted {
             Noted::Session(session) if !lease.holds(session, boot_clock::now) => {
-                Err(NoLease::of(lease))
+                Err(NoLease::of(lease, self.may_change))
             }
             Noted::Session(_) | Noted::Exempt(_) => Ok(()),
         }
@@ -97,8 +108,12 @@ impl NotedCall {
 pub struct NoLease(StoreError);
 
 impl NoLease {
-    fn of(lease: &Lease) -> Self {
-        Self(if lease.is_closed() { StoreError::Unavailable } else { StoreError::CutOff })
+    fn of(lease: &Lease, may_change: bool) -> Self {
+        Self(match (lease.is_closed(), may_change) {
+            (true, _) => StoreError::Unavailable,
+            (false, true) => StoreError::NotYetEverywhere(None),
+            (false, false) => StoreError::CutOff,
+        })
     }
 
     /// The refusal of the call.

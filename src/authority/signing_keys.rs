@@ -84,6 +84,8 @@ enum KeyChange {
     Publish,
     /// Lets the next key sign, or a new one.
     Rotate,
+    /// The same, if no key signs. Of several servers that start, one makes the key.
+    Ensure,
     /// Deletes a key. If it is the current one, the next key signs, or a new one.
     Delete(Thumbprint),
     /// Deletes a key, and no other signs instead of it.
@@ -159,7 +161,12 @@ impl Session<'_> {
         made: &MadeKey,
         options: &WriteOptions,
     ) -> Result<PlannedKeys, AuthorityError> {
-        let is_growing = matches!(change, KeyChange::Publish | KeyChange::Rotate);
+        if let (KeyChange::Ensure, Some(current)) = (change, keys.in_state(KeyState::Current)) {
+            let current = current.clone();
+            return Ok((keys, current, vec![]));
+        }
+        let is_growing =
+            matches!(change, KeyChange::Publish | KeyChange::Rotate | KeyChange::Ensure);
         if is_growing && keys.is_full() {
             return Err(AuthorityError::TooManySigningKeys(MAX_KEYS));
         }
@@ -170,7 +177,9 @@ impl Session<'_> {
                 let fields = logged_state(&key.id, None, Some(KeyState::Next));
                 Ok((keys.with(key.clone()), key, fields))
             }
-            (KeyChange::Rotate, _) => self.replace_current(keys, now, made, options).await,
+            (KeyChange::Rotate | KeyChange::Ensure, _) => {
+                self.replace_current(keys, now, made, options).await
+            }
             (KeyChange::Delete(id) | KeyChange::DeleteAlone(id), _) => {
                 let key = keys.get(&id).cloned().ok_or(AuthorityError::SigningKeyNotFound(id))?;
                 let rest = keys.without(&id);
@@ -295,7 +304,9 @@ impl Session<'_> {
         options: &WriteOptions,
     ) -> Result<Outcome<SigningKeys, SigningKey>, AuthorityError> {
         let kind = match change {
-            KeyChange::Publish | KeyChange::Rotate => ChangeKind::RotateSigningKey,
+            KeyChange::Publish | KeyChange::Rotate | KeyChange::Ensure => {
+                ChangeKind::RotateSigningKey
+            }
             KeyChange::Delete(_) | KeyChange::DeleteAlone(_) => ChangeKind::DeleteSigningKey,
         };
         let own = self.authority.issuer()?;
@@ -401,7 +412,7 @@ impl Authority {
             }
             None => {
                 let options = options("the first key");
-                let written = session.rotate_signing_key(false, &options).await?;
+                let written = session.change_keys(KeyChange::Ensure, &options).await?;
                 written.key.ok_or(StoreError::Unavailable)?.id
             }
         };
@@ -487,6 +498,8 @@ impl Authority {
             session.read(async |mut reader: Reader<'_>| Ok(reader.find::<SigningKeys>(()).await?));
         let keys: Option<Arc<SigningKeys>> = keys.await?;
         let (exists, keys) = (keys.is_some(), keys.unwrap_or_default());
+        // Of several replicas that look at the same keys, one changes them.
+        let etag = exists.then(|| self.etag(keys.revision));
         let keys: Vec<_> = keys.iter().cloned().collect();
         let kept = SignedDuration::from_secs(MAX_TOKEN_TTL.into());
         let age = |key: &SigningKey| now.duration_since(key.state_time);
@@ -501,20 +514,25 @@ impl Authority {
         let in_state = |state| keys.iter().rfind(|key| key.state == state);
         // A deletion found no space for another key. The first key is made at the start.
         if exists && in_state(KeyState::Current).is_none() {
-            session.rotate_signing_key(false, &options("no key signs")).await?;
+            session.change_keys(KeyChange::Ensure, &options("no key signs")).await?;
         }
         let Some((every, current)) = every.zip(in_state(KeyState::Current)) else { return Ok(()) };
         let every = SignedDuration::try_from(every).unwrap_or(SignedDuration::MAX);
-        match in_state(KeyState::Next) {
+        let due = match in_state(KeyState::Next) {
             None if age(current) >= every.saturating_sub(PUBLISHED_BEFORE) => {
-                session.rotate_signing_key(true, &options("the key will be replaced")).await?;
+                (true, "the key will be replaced")
             }
             Some(next) if age(current) >= every && age(next) >= PUBLISHED_BEFORE => {
-                session.rotate_signing_key(false, &options("the age of the key")).await?;
+                (false, "the age of the key")
             }
-            _ => {}
+            _ => return Ok(()),
+        };
+        let options = WriteOptions { etag, ..options(due.1) };
+        match session.rotate_signing_key(due.0, &options).await {
+            // Another replica was first, or a key was deleted above; the next look tells what is due.
+            Err(AuthorityError::EtagStale) => Ok(()),
+            rotated => rotated.map(drop),
         }
-        Ok(())
     }
 }
 

@@ -238,19 +238,15 @@ async fn again(
             store.note_etcd_cluster(client.cluster_id())?;
             return Ok(Initialised::Before(head.cluster));
         }
-        let (log, own) = (head.revision, store.opened_at());
-        if head.incarnation == store.incarnation() && log > own && !args.accept_loss {
-            return Err(StartupError::Config(format!(
-                "the log in etcd is at revision {log}, and the store in `{}` at {own}: use the store of \
-                 the replica with the highest revision; give --accept-loss to go on without the changes \
-                 after {own}",
-                dir.display()
-            )));
-        }
+        check_loss(head, &store, dir, args)?;
+    }
+    let closed = initialisation::close(client, listing).await?;
+    if let Some(closed) = &closed {
+        // A replica may have committed a change before the log was closed.
+        check_loss(&Head::decode(closed).map_err(InitError::Log)?, &store, dir, args)?;
     }
     // Opened again below, under the lock of its directory.
     drop(store);
-    let closed = initialisation::close(client, listing).await?;
     if !args.all_stopped {
         let seconds = LONGEST_LEASE.as_secs();
         log::tell(&format!(
@@ -268,6 +264,19 @@ async fn again(
     initialisation::replace(client, closed, &head).await?;
     existing(dir)?.note_etcd_cluster(client.cluster_id())?;
     Ok(Initialised::Begun(head.cluster, head.revision))
+}
+
+/// Rejects a store that lacks changes of the log, unless their loss is accepted.
+fn check_loss(head: &Head, store: &Store, dir: &Path, args: &InitArgs) -> Result<(), StartupError> {
+    let (log, own) = (head.revision, store.opened_at());
+    if head.incarnation != store.incarnation() || log <= own || args.accept_loss {
+        return Ok(());
+    }
+    Err(StartupError::Config(format!(
+        "the log in etcd is at revision {log}, and the store in `{}` at {own}: use the store of the replica \
+         with the highest revision; give --accept-loss to go on without the changes after {own}",
+        dir.display()
+    )))
 }
 
 /// Opens the store of a directory, which must have one.

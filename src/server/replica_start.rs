@@ -15,10 +15,12 @@ use crate::store::installation::{
     Installed, discard_replaced, install_snapshot, put_back_replaced, resume_installation,
 };
 use crate::store::replicated::etcd::TlsFiles;
-use crate::store::replicated::head::Head;
+use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::snapshot_client::fetch;
-use crate::store::replicated::{Cluster, LogError, LogSummary, Replica, ReplicaError, Settings};
+use crate::store::replicated::{
+    Cluster, FORMAT, LogError, LogSummary, Replica, ReplicaError, Settings,
+};
 
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -62,6 +64,11 @@ impl ReplicaStart {
         let mut told = String::new();
         loop {
             let why = match self.replica.log().await {
+                // An initialisation is in progress, or must be done.
+                Ok(log) if log.head.state != HeadState::Open => LogError::Closed.to_string(),
+                Ok(log) if log.head.format > FORMAT => {
+                    return Err(refused(LogError::Format { needs: log.head.format }));
+                }
                 Ok(log) => match self.open_for(&log, dir, page_cache).await? {
                     Opened::Store(mut store) => {
                         let head = &log.head;

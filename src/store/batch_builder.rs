@@ -19,7 +19,7 @@ use super::usage::Pending;
 use super::{
     Fact, FactKey, FactKind, FactWrite, Minute, Outcome, RequestKey, chunked, key, record,
 };
-use crate::policy::change::Change;
+use crate::policy::change::{Change, ChangeKind};
 use crate::policy::company::ImpactRevision;
 use crate::policy::credential::Credential;
 use crate::policy::revision::Revision;
@@ -120,7 +120,7 @@ impl BatchBuilder {
         }
         (self.head, self.values) = (revision, 0);
         for DecidedWrite { write, record, .. } in writes {
-            self.write(write, &record, revision);
+            self.write(write, &record, &change);
         }
         self.change(change, record);
         if let Some(DecidedResult { key, record, replaced }) = result {
@@ -152,7 +152,8 @@ impl BatchBuilder {
     }
 
     /// Adds the write of a fact, with the fact's record.
-    fn write(&mut self, write: FactWrite, record: &[u8], revision: Revision) {
+    fn write(&mut self, write: FactWrite, record: &[u8], change: &Change) {
+        let revision = change.revision;
         let FactWrite { key, before, after } = write;
         self.index(before.as_ref(), after.as_ref());
         if let (Some(Fact::Company(company)), None) = (&before, &after) {
@@ -174,10 +175,9 @@ impl BatchBuilder {
             self.remove(FactKey::SecretOwner(id.clone()), revision);
         }
         let company = match &key {
-            // A revocation of tokens changes neither the grants nor the state of the credential.
-            FactKey::Credential(company, _) if !revokes_tokens(before.as_ref(), after.as_ref()) => {
-                Some(*company)
-            }
+            // A revocation of tokens changes neither the grants nor the state of the credential. The kind
+            // decides: a store whose time was set back reads `before` otherwise than another one.
+            FactKey::Credential(company, _) if !revokes_tokens(change.kind) => Some(*company),
             _ => None,
         };
         match after {
@@ -245,12 +245,7 @@ impl BatchBuilder {
     }
 }
 
-/// Whether the write of a credential revokes tokens. It changes nothing else then.
-fn revokes_tokens(before: Option<&Fact>, after: Option<&Fact>) -> bool {
-    match (before, after) {
-        (Some(Fact::Credential(before)), Some(Fact::Credential(after))) => {
-            before.revoked_tokens != after.revoked_tokens
-        }
-        _ => false,
-    }
+/// Whether a change of a credential revokes tokens. It changes nothing else then.
+fn revokes_tokens(kind: ChangeKind) -> bool {
+    matches!(kind, ChangeKind::RevokeToken | ChangeKind::RevokeTokens)
 }

@@ -52,12 +52,12 @@ pub enum StoreError {
     /// The change is committed at this revision, and not every replica that may answer has confirmed it in
     /// time. None: it is not known whether the change is committed.
     #[error(
-        "{}: send the same request again, with the same `request_id`",
+        "{}: send the same request again, with its `request_id` if it had one",
         match .0 {
             Some(at) => format!(
                 "the change is committed at revision {at}, and not every replica has confirmed it yet"
             ),
-            None => "it is not known whether the change is committed".to_owned(),
+            None => "it is not known whether a change is committed and every replica shows it".to_owned(),
         }
     )]
     NotYetEverywhere(Option<Revision>),

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use blake3::Hash;
 use jiff::{SignedDuration, Timestamp};
@@ -48,6 +48,8 @@ pub(super) const BATCH: usize = 1000;
 /// The limit of last-seen times that one batch writes. sled blocks reads while it applies a batch,
 /// so the times of a whole minute on a large platform must not be one batch.
 const SEEN: usize = 1000;
+/// How long the callers of a batch wait for the log: longer than a replica that has died delays a change.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// After this many batches without an idle moment, a step of garbage collection is done all the
 /// same.
 const GC_INTERVAL_BATCHES: u32 = 64;
@@ -206,13 +208,21 @@ impl Writer {
                 (builder.time.max(batch.time), builder.mark.max(batch.mark));
             builder.last_seen(seen.iter().copied());
             let mut draft = self.state.position.map(EntryDraft::new);
-            let decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
-            let mut listed = Vec::new();
+            let mut decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
+            let mut listed = None;
             if let Some(entry) = draft.and_then(EntryDraft::finish) {
                 let position = entry.after;
+                // A check that waits for its time to be durable does not wait for etcd.
+                self.store_times(&mut batch);
+                let asked_at = Instant::now();
                 let committed = match self.log.take() {
                     Some(mut log) => {
-                        let committed = log.commit(&entry, &mut || self.meanwhile(queue));
+                        let committed = log.commit(&entry, &mut || {
+                            if asked_at.elapsed() >= PATIENCE {
+                                self.give_up(&mut decided);
+                            }
+                            self.meanwhile(queue)
+                        });
                         self.log = Some(log);
                         committed
                     }
@@ -220,7 +230,7 @@ impl Writer {
                     None => EntryOutcome::Rejected(StoreError::Unavailable),
                 };
                 match committed {
-                    EntryOutcome::Committed(sessions) => listed = sessions,
+                    EntryOutcome::Committed(sessions) => listed = Some(sessions),
                     EntryOutcome::Behind(entries) => {
                         match self.follow(entries, observer)? {
                             Ok(_) => {
@@ -243,15 +253,17 @@ impl Writer {
                     }
                 }
                 builder.position = Some(position);
-                // The time mark may have been raised meanwhile.
+                // Both may have been raised meanwhile.
                 builder.mark = builder.mark.max(self.state.mark);
+                builder.time = builder.time.max(self.state.time);
             }
             let (head, state) = (builder.head, &mut self.state);
             if head > state.head || builder.mark > state.mark || builder.other {
                 match state.apply(builder, observer) {
                     Ok(tombstones) => self.gc.add(tombstones),
                     Err(error) => {
-                        Self::reject(decided, &StoreError::Unavailable);
+                        let of_log = StoreError::NotYetEverywhere(Some(head));
+                        Self::reject(decided, listed.map_or(&StoreError::Unavailable, |_| &of_log));
                         return Err(error.into());
                     }
                 }
@@ -265,7 +277,7 @@ impl Writer {
                 self.group_commit.committed(decided.len(), took);
             }
             self.tell_followed();
-            self.acknowledge(decided, head, listed);
+            self.acknowledge(decided, head, listed.unwrap_or_default());
             return self.finish(batch, observer);
         }
     }
@@ -343,9 +355,36 @@ impl Writer {
                 builder.add(decided);
                 receipt
             });
-            all.push(Decided { reply, kept, receipt });
+            all.push(Decided { reply: Some(reply), kept, receipt });
         }
         all
+    }
+
+    /// Stores the times of a batch before its changes are committed, and replies to those who wait for them.
+    fn store_times(&mut self, batch: &mut Batch) {
+        self.state.note_time(Some(batch.mark));
+        self.state.time = self.state.time.max(batch.time);
+        if batch.mark <= self.state.mark {
+            // The caller may have gone; then the reply is dropped.
+            batch.marked.drain(..).for_each(|reply| reply.send(()).unwrap_or(()));
+        }
+    }
+
+    /// Replies to the callers of a batch of which the log has not told the outcome in time. Changes that
+    /// wait behind it were not sent to the log, and are rejected.
+    fn give_up(&mut self, decided: &mut [Decided]) {
+        for reply in decided.iter_mut().filter_map(|decided| decided.reply.take()) {
+            reply.send(Err(CommitError::Store(StoreError::NotYetEverywhere(None)))).ok();
+        }
+        for command in std::mem::take(&mut self.carried) {
+            match command {
+                WriterCommand::Commit(_, reply) => {
+                    self.state.metrics.waiting.down();
+                    reply.send(Err(CommitError::Store(StoreError::CutOff))).ok();
+                }
+                other => self.carried.push_back(other),
+            }
+        }
     }
 
     /// Does what cannot wait while the log is asked: stores times. Other commands wait. False: the queue
@@ -378,7 +417,7 @@ impl Writer {
 
     /// Replies that nothing was committed, or that it is not known.
     fn reject(decided: Vec<Decided>, error: &StoreError) {
-        for Decided { reply, .. } in decided {
+        for reply in decided.into_iter().filter_map(|decided| decided.reply) {
             reply.send(Err(CommitError::Store(error.clone()))).ok();
         }
     }
@@ -388,6 +427,7 @@ impl Writer {
     fn acknowledge(&mut self, decided: Vec<Decided>, head: Revision, listed: Vec<Uuid>) {
         let mut committed = Vec::new();
         for Decided { reply, receipt, .. } in decided {
+            let Some(reply) = reply else { continue };
             match receipt {
                 Ok(receipt) => {
                     self.state.metrics.committed.inc();
@@ -417,13 +457,12 @@ impl Writer {
     /// the next one.
     fn without_changes(
         &mut self,
-        batch: Batch,
+        mut batch: Batch,
         seen: Vec<(Revision, Minute)>,
         observer: &dyn CommitObserver,
     ) -> Result<(), StoreError> {
         seen.into_iter().rev().for_each(|seen| self.seen.push_front(seen));
-        self.state.note_time(Some(batch.mark));
-        self.state.time = self.state.time.max(batch.time);
+        self.store_times(&mut batch);
         self.finish(batch, observer)
     }
 
@@ -545,7 +584,8 @@ type Followers = (Vec<(Entry, Hash)>, oneshot::Sender<Result<LogPosition, LogErr
 
 /// A proposal on which the writer has decided.
 struct Decided {
-    reply: CommandReply,
+    /// The reply, until the caller has one.
+    reply: Option<CommandReply>,
     /// The proposal, if it may have to be decided again.
     kept: Option<Box<Proposal>>,
     receipt: Result<Receipt, CommitError>,
@@ -554,7 +594,7 @@ struct Decided {
 impl Decided {
     /// The proposal, to be decided again.
     fn again(self) -> Option<(Box<Proposal>, CommandReply)> {
-        Some((self.kept?, self.reply))
+        Some((self.kept?, self.reply?))
     }
 }
 

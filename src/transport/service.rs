@@ -28,7 +28,7 @@ use super::tls::Tls;
 use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
 use crate::authority::caller_limits::CallerLimits;
 use crate::authority::noted_call::{LeaseExemption, Leased, NotedCall};
-use crate::authority::operation::Operation;
+use crate::authority::operation::{Effect, Operation};
 use crate::authority::replica_waits::ReplicaWaits;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::leased_body::leased;
@@ -120,6 +120,13 @@ impl Service {
             Err(refusal) if is_reflection => (exempt, Some(refusal)),
             Err(refusal) => return Err(refusal),
         };
+        // A change that begins without a lease would have an outcome that is not known.
+        let is_change = operation.is_some_and(|operation| operation.effect != Effect::Read);
+        if let (true, Some(authority)) = (is_change, self.api.authority())
+            && let Err(no_lease) = noted.test(authority.lease())
+        {
+            return Err(Box::new(no_lease.refused(|error| Status::from(error).into_http())));
+        }
         match self.admit_noted(noted, operation, headers, peer, in_flight) {
             Ok(admission) if is_reflection => Ok(Admission { noted: exempt, ..admission }),
             Ok(admission) => Ok(admission),

@@ -653,3 +653,58 @@ proptest! {
         prop_assert_eq!(MemberRecord::decode(&record.encode()), Ok(record));
     }
 }
+
+#[test]
+fn the_impact_is_the_same_after_the_clock_was_set_back() {
+    use crate::store::credential;
+    let dir = memory();
+    let at = |name: &str| dir.path().join(name);
+    let catalog = catalog(1);
+    let propose = |store: &Store, write: store::FactWrite| {
+        let proposal = Proposal {
+            preconditions: vec![],
+            caller: None,
+            writes: vec![write],
+            change: change(ChangeKind::UpdateCredential, "a"),
+            idempotency: None,
+        };
+        store.commit(proposal).expect("queued").blocking_recv().expect("answered").expect("done")
+    };
+    let store = Arc::new(Store::open(&at("a")).expect("opened"));
+    store.start(Arc::new(NoListener));
+    let acme = company("a", &catalog);
+    let key = FactKey::Company(acme.id.clone());
+    propose(&store, put(None, Fact::Company(Arc::new(acme))));
+    let Ok(Some(Fact::Company(acme))) = store.get(&key) else { panic!() };
+    let mut hr = credential(&acme, "hr", &catalog, &[]);
+    hr.revoked_tokens.end_all(Timestamp::now() + jiff::SignedDuration::from_hours(24 * 800));
+    let hr_key = FactKey::Credential(hr.company, hr.id.clone());
+    propose(&store, put(None, Fact::Credential(Arc::new(hr))));
+    let years = Timestamp::now() + jiff::SignedDuration::from_hours(24 * 900);
+    store.persist_time(years).expect("queued").blocking_recv().expect("durable");
+    store.close();
+    drop(store);
+    let mut store = Store::open(&at("a")).expect("opened");
+    assert!(store.accept_clock(Timestamp::now(), Default::default()).expect("accepted").is_some());
+    let head = Head::first(
+        Incarnation::from_u128(7),
+        store.incarnation(),
+        store.opened_at(),
+        Timestamp::UNIX_EPOCH,
+    );
+    store.follow_log(&head, Some(1)).expect("it follows");
+    drop(store);
+    copy(&at("a"), &at("b"));
+    let (sender, log) = mpsc::channel();
+    let a = Replica::open::<SledEngine>(&at("a"), Some(sender));
+    let b = Replica::open::<SledEngine>(&at("b"), None);
+    let Ok(Some(Fact::Credential(before))) = a.store.get(&hr_key) else { panic!() };
+    let mut after = (*before).clone();
+    after.label = "renamed".to_owned();
+    propose(&a.store, put(Some(Fact::Credential(before)), Fact::Credential(Arc::new(after))));
+    let all: Vec<_> = log.try_iter().collect();
+    b.apply(&all).expect("applied");
+    let impact = FactKey::Impact(acme.created_at);
+    let show = |store: &Store| store.get(&impact).expect("read").map(|fact| fact.revision());
+    assert_eq!(show(&a.store), show(&b.store), "the impact revision");
+}

@@ -342,3 +342,33 @@ async fn a_store_parts_from_a_closed_log_and_from_another_cluster() {
         assert!(error.is_none_or(|error| error.to_string().contains(expected)));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_in_doubt_is_not_refused_when_the_log_is_closed() {
+    use scopegate::store::replicated::head::{Head, HeadState};
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let proxy = Proxy::start(etcd.address(0));
+    let client = etcd.client();
+    let cluster =
+        tokio::task::block_in_place(|| Cluster::start(&[Etcd::settings(&[&proxy.address])]));
+    let store = Arc::clone(&cluster.stores[0]);
+    let head = async || {
+        let now = client.range(&Range::key("head"), WITHIN).await.expect("an answer");
+        Head::decode(&now.pairs[0].value).expect("readable")
+    };
+    let before = head().await;
+    proxy.hold_answers();
+    let writing = Arc::clone(&store);
+    let waiting = tokio::task::spawn_blocking(move || increment(&writing));
+    let mut now = head().await;
+    while now.seq == before.seq {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        now = head().await;
+    }
+    now.state = HeadState::Closed(now.cluster);
+    set_head(&client, now.encode()).await;
+    proxy.cut();
+    proxy.mend();
+    let told = waiting.await.expect("no panic");
+    assert_eq!(told.expect_err("closed"), StoreError::NotYetEverywhere(None));
+}

@@ -123,7 +123,8 @@ impl Drop for Call {
         if let Some(waiter) = self.waiter.take()
             && !waiter.is_closed()
         {
-            waiter.end(Err(StoreError::NotYetEverywhere(Some(self.revision))));
+            // Whether the call has committed a change is known to the waiter alone.
+            waiter.end(Err(StoreError::NotYetEverywhere(None)));
         }
     }
 }

@@ -101,7 +101,7 @@ impl EtcdLog {
                         Some(Placed::Others(outcome)) => return outcome,
                         None => {}
                     },
-                    Err(PageError::Log(error)) => return self.part(error),
+                    Err(PageError::Log(error)) => return self.part(error, is_in_doubt),
                     Err(PageError::Etcd(error)) if error.is_certain() && !is_in_doubt => {
                         return refused(&error);
                     }
@@ -132,7 +132,10 @@ impl EtcdLog {
                         self.truncation.deleted(seq);
                     }
                     self.head = Some((next, next_bytes));
-                    return EntryOutcome::Committed(self.listed(answer.ranges.first()));
+                    return match answer.ranges.first() {
+                        Some(members) => EntryOutcome::Committed(self.listed(members)),
+                        None => self.committed().await,
+                    };
                 }
                 Ok(answer) => match LogPage::of(&answer, self.cluster, entry.before) {
                     Ok(page) => match self.place(entry, page) {
@@ -140,7 +143,7 @@ impl EtcdLog {
                         Some(Placed::Others(outcome)) => return outcome,
                         None => {}
                     },
-                    Err(error) => return self.part(error),
+                    Err(error) => return self.part(error, is_in_doubt),
                 },
                 Err(error) if error.is_certain() && !is_in_doubt => return refused(&error),
                 Err(error) => {
@@ -168,7 +171,7 @@ impl EtcdLog {
     async fn committed(&mut self) -> EntryOutcome {
         loop {
             match self.client.range(&Range::under(keys::MEMBERS), ANSWER).await {
-                Ok(answer) => return EntryOutcome::Committed(self.listed(Some(&answer))),
+                Ok(answer) => return EntryOutcome::Committed(self.listed(&answer)),
                 Err(error) => self.pause(&error).await,
             }
         }
@@ -181,8 +184,8 @@ impl EtcdLog {
     }
 
     /// The sessions of an answer, but the own one.
-    fn listed(&mut self, answer: Option<&RangeAnswer>) -> Vec<Uuid> {
-        let pairs = answer.map(|answer| answer.pairs.as_slice()).unwrap_or_default();
+    fn listed(&mut self, members: &RangeAnswer) -> Vec<Uuid> {
+        let pairs = members.pairs.as_slice();
         let published = |pair: &Pair| {
             // A record that cannot be read keeps the log.
             MemberRecord::decode(&pair.value).map_or(Revision::ZERO, |record| record.published)
@@ -198,10 +201,13 @@ impl EtcdLog {
         tokio::time::sleep(PAUSE).await;
     }
 
-    /// Nothing more is committed.
-    fn part(&self, error: LogError) -> EntryOutcome {
+    /// Nothing more is committed. An entry in doubt may be in the log.
+    fn part(&self, error: LogError, is_in_doubt: bool) -> EntryOutcome {
         self.failed(error);
-        EntryOutcome::Rejected(StoreError::CutOff)
+        EntryOutcome::Rejected(match is_in_doubt {
+            true => StoreError::NotYetEverywhere(None),
+            false => StoreError::CutOff,
+        })
     }
 }
 

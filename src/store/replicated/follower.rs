@@ -78,6 +78,7 @@ impl Follower {
             if let Ok(Err(error)) = tokio::time::timeout(POLL, woken).await {
                 debug(&error);
                 watch = None;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -37,7 +37,10 @@ pub enum LogError {
     )]
     Missing,
     /// The log is closed.
-    #[error("the log is closed: no replica may join it")]
+    #[error(
+        "the log is closed, so no replica joins it: wait for the initialisation of the cluster, or do it \
+         with `scopegate replicas init --again`"
+    )]
     Closed,
     /// The log belongs to another cluster.
     #[error("the log is that of the cluster `{log}`, and this store follows that of `{store}`")]
@@ -59,7 +62,9 @@ pub enum LogError {
         store: u64,
     },
     /// The next entry is no longer in the log.
-    #[error("entry {0}, the next one of this store, is no longer in the log: take a snapshot")]
+    #[error(
+        "entry {0}, the next one of this store, is no longer in the log, so this replica needs the store of another one"
+    )]
     Truncated(u64),
     /// The log belongs to other stores.
     #[error(
@@ -81,7 +86,11 @@ pub enum LogError {
         found: u64,
     },
     /// The entry, or the one before it, is not the one of the log that this store follows.
-    #[error("entry {0} of the log has another history than this store")]
+    #[error(
+        "entry {0} of the log has another history than this store: etcd was set back, or the store is of \
+         another cluster; stop all replicas, and initialise the cluster again with `scopegate replicas \
+         init --again` from the store with the highest revision, or start this one with --resync"
+    )]
     History(u64),
     /// The revisions of the log and of the store differ.
     #[error("the log is at revision {log}, and this store at {store}")]

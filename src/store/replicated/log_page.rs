@@ -126,6 +126,9 @@ fn entries(
     } else {
         // Nothing confirms it yet.
         entries.pop();
+        if entries.is_empty() {
+            return Err(LogError::Damaged("log: an entry is missing"));
+        }
     }
     Ok(entries)
 }

@@ -90,7 +90,7 @@ impl BarrierHandle {
         let (waiter, ended) = oneshot::channel();
         let call = Call::new((self.clock)(), revision, waiter);
         self.requests.send(Request { call, listed: None }).ok();
-        ended.await.unwrap_or(Err(StoreError::NotYetEverywhere(Some(revision))))
+        ended.await.unwrap_or(Err(StoreError::NotYetEverywhere(None)))
     }
 }
 

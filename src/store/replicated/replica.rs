@@ -15,10 +15,10 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
-use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
+use super::etcd::{self, Client, Compare, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
-use super::head::Head;
+use super::head::{Head, HeadState};
 use super::log_page::{LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
@@ -36,6 +36,9 @@ use crate::store::{Incarnation, Store, StoreError, boot_clock};
 
 /// How long etcd may take to answer before a replica has started.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
+/// How often a replica tries to close a log that was set back.
+const CLOSE_ATTEMPTS: usize = 5;
 
 /// Why a process cannot be a replica.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -134,7 +137,11 @@ impl Replica {
         let runtime = runtime.map_err(|_| ReplicaError::NoThread)?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let run = move || drop(runtime.block_on(stopped));
+        let run = move || {
+            runtime.block_on(stopped).ok();
+            // It does not wait for the resolver of names.
+            runtime.shutdown_background();
+        };
         let thread = std::thread::Builder::new().name("replica".to_owned()).spawn(run);
         let thread = thread.map_err(|_| ReplicaError::NoThread)?;
         let session = watch::Sender::new(None);
@@ -307,7 +314,12 @@ impl Replica {
             Follower { client: Arc::clone(&client), cluster, commands, followed: followed.clone() };
         let parted = self.parted.clone();
         self.runtime.spawn(async move {
+            let of_log = Arc::clone(&follower.client);
             if let Err(error) = follower.run().await {
+                if matches!(error, LogError::History(_)) {
+                    // Entries that this store has applied are lost: no replica goes on without them.
+                    close_log(&of_log, cluster).await;
+                }
                 etcd_log::part(&parted, error);
             }
         });
@@ -352,10 +364,17 @@ impl Replica {
         Ok(())
     }
 
+    /// The replica never joins.
+    pub(in crate::store) fn fail(&self) {
+        self.state.send_replace(MembershipState::Left);
+    }
+
     /// Ends the session, and deletes its record. From then on no call is answered.
     pub fn leave(&self) {
         let membership = lock(&self.membership).take();
-        membership.map(Membership::leave);
+        if let Some(membership) = membership {
+            membership.leave();
+        }
     }
 
     /// Ends the threads. The writer has ended before.
@@ -364,6 +383,28 @@ impl Replica {
         lock(&self.stop).take();
         let thread = lock(&self.thread).take();
         thread.map(JoinHandle::join);
+    }
+}
+
+/// Closes the log of this cluster. It tries for a few seconds.
+async fn close_log(client: &Client, cluster: Uuid) {
+    for _ in 0..CLOSE_ATTEMPTS {
+        let Ok(answer) = client.range(&Range::key(keys::HEAD), FIRST_ANSWER).await else {
+            continue;
+        };
+        let Some(pair) = answer.pairs.first() else { return };
+        let Ok(head) = Head::decode(&pair.value) else { return };
+        if head.cluster != cluster || head.state != HeadState::Open {
+            return;
+        }
+        let closed = Head { state: HeadState::Closed(Uuid::new_v4()), ..head };
+        let txn = Txn {
+            compares: vec![Compare::Is(keys::HEAD.to_owned(), pair.value.clone())],
+            then: vec![Operation::Put(keys::HEAD.to_owned(), closed.encode().into())],
+            or_else: vec![],
+        };
+        // Whatever came of it, the next look tells.
+        client.txn(&txn, FIRST_ANSWER).await.ok();
     }
 }
 
@@ -379,7 +420,10 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl From<etcd::EtcdError> for ReplicaError {
     fn from(error: etcd::EtcdError) -> Self {
-        Self::NoAnswer(error.to_string())
+        match error.is_certain() {
+            true => Self::Settings(format!("etcd refused to answer: {error}")),
+            false => Self::NoAnswer(error.to_string()),
+        }
     }
 }
 
