@@ -13,6 +13,8 @@ use crate::store::Store;
 use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::{LogError, LogSummary, Replica, ReplicaError, Settings};
 
+/// Where Linux names the clock source of the machine.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -25,6 +27,7 @@ pub(super) struct ReplicaStart {
 impl ReplicaStart {
     /// Connects to etcd, and reads what it has of the cluster. While etcd does not answer, it waits.
     pub(super) async fn connect(settings: Settings) -> Result<Self, StartupError> {
+        warn_of_clock_source();
         let replica = Replica::new(settings)?;
         let mut is_told = false;
         loop {
@@ -83,6 +86,18 @@ impl ReplicaStart {
             store.note_etcd_cluster(etcd_cluster).map_err(refused)?;
         }
         store.replicated(replica, &log.head).map_err(refused)
+    }
+}
+
+/// Warns of a clock that may stand still while the virtual machine is suspended. A lease then ends too late
+/// by that time.
+fn warn_of_clock_source() {
+    let source = std::fs::read_to_string(CLOCK_SOURCE).unwrap_or_default();
+    if source.trim() == "kvm-clock" {
+        tracing::warn!(
+            "the clock of this virtual machine, `kvm-clock`, may not count the time for which the machine \
+             is suspended: restart a suspended machine, and do not resume it"
+        );
     }
 }
 

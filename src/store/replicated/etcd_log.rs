@@ -11,7 +11,7 @@
 //! everywhere (`barrier`).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -22,7 +22,7 @@ use super::etcd::{Client, Compare, EtcdError, Operation, Range, RangeAnswer, Txn
 use super::head::Head;
 use super::log_page::{self, LogPage, PageError};
 use super::members_task::BarrierHandle;
-use super::{EntryLog, EntryOutcome, LogError, NewEntry, Waited, Waiter, keys};
+use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
 use crate::store::{Receipt, StoreError};
@@ -48,6 +48,7 @@ pub(super) struct EtcdLog {
     pub(super) parted: watch::Sender<Option<LogError>>,
     /// Where changes wait until every replica has published them.
     pub(super) barrier: BarrierHandle,
+    pub(super) metrics: Arc<LogMetrics>,
 }
 
 /// Callers that wait until their changes are published everywhere.
@@ -116,6 +117,7 @@ impl EtcdLog {
             };
             match self.client.txn(&txn, ANSWER).await {
                 Ok(answer) if answer.succeeded => {
+                    self.metrics.set_head(&next);
                     self.head = Some((next, next_bytes));
                     return EntryOutcome::Committed(self.listed(answer.ranges.first()));
                 }
@@ -193,8 +195,9 @@ fn refused(error: &EtcdError) -> EntryOutcome {
 
 impl EntryLog for EtcdLog {
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome {
-        let runtime = self.runtime.clone();
-        runtime.block_on(async {
+        let (runtime, metrics) = (self.runtime.clone(), Arc::clone(&self.metrics));
+        let begun = Instant::now();
+        let outcome = runtime.block_on(async {
             let mut commit = std::pin::pin!(Self::commit(self, entry));
             let mut often = tokio::time::interval(MEANWHILE);
             loop {
@@ -206,7 +209,12 @@ impl EntryLog for EtcdLog {
                     }
                 }
             }
-        })
+        });
+        metrics.commits.note(begun.elapsed());
+        if matches!(outcome, EntryOutcome::Behind(_)) {
+            metrics.lost.inc();
+        }
+        outcome
     }
 
     fn failed(&self, error: LogError) {

@@ -29,7 +29,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub use self::metrics::{ETCD_ERROR_KINDS, MembershipMetrics};
+pub use self::metrics::MembershipMetrics;
 pub use self::other_records::deletion_delay;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};

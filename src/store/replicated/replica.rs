@@ -21,7 +21,9 @@ use super::head::Head;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
-use super::{BarrierMetrics, Followed, LogError, LogWriter, Settings, Waited, etcd_log, keys};
+use super::{
+    BarrierMetrics, Followed, LogError, LogMetrics, LogWriter, Settings, Waited, etcd_log, keys,
+};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
@@ -59,6 +61,7 @@ pub struct Replica {
     parted: watch::Sender<Option<LogError>>,
     barrier: BarrierHandle,
     members: watch::Receiver<Arc<MembersView>>,
+    log_metrics: Arc<LogMetrics>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
     /// Notified when the own record was seen to be no longer good.
@@ -140,6 +143,7 @@ impl Replica {
             parted: watch::Sender::new(None),
             barrier,
             members: view,
+            log_metrics: Arc::default(),
             barrier_metrics,
             membership_metrics: Arc::default(),
             own_ended,
@@ -205,6 +209,12 @@ impl Replica {
         Arc::clone(&self.members.borrow())
     }
 
+    /// The metrics of the log and of the own commits.
+    #[must_use]
+    pub fn log_metrics(&self) -> &LogMetrics {
+        &self.log_metrics
+    }
+
     /// The metrics of the barrier.
     #[must_use]
     pub fn barrier_metrics(&self) -> &BarrierMetrics {
@@ -235,6 +245,7 @@ impl Replica {
             session: self.session.subscribe(),
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
+            metrics: Arc::clone(&self.log_metrics),
         };
         let (sender, followed) = watch::channel(at);
         let (incarnation, lease) = (at.position.incarnation, Arc::clone(lease));
@@ -253,8 +264,13 @@ impl Replica {
         };
         let OwnLog { cluster, incarnation, lease, followed } = log;
         let client = Arc::clone(&self.client);
-        let follower =
-            Follower { client: Arc::clone(&client), cluster, commands, followed: followed.clone() };
+        let follower = Follower {
+            client: Arc::clone(&client),
+            cluster,
+            commands,
+            followed: followed.clone(),
+            metrics: Arc::clone(&self.log_metrics),
+        };
         let parted = self.parted.clone();
         self.runtime.spawn(async move {
             if let Err(error) = follower.run().await {
