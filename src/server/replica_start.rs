@@ -134,10 +134,12 @@ pub(super) async fn failed(authority: &Authority) -> StartupError {
     let Some(replica) = authority.replica() else { return std::future::pending().await };
     let (mut parted, mut state) = (replica.parted(), replica.state());
     let refused = async {
-        let refused = |state: &MembershipState| matches!(state, MembershipState::Refused(_));
-        match state.wait_for(refused).await.map(|state| state.clone()) {
+        let is_over = |state: &MembershipState| {
+            matches!(state, MembershipState::Refused(_) | MembershipState::Left)
+        };
+        match state.wait_for(is_over).await.map(|state| state.clone()) {
             Ok(MembershipState::Refused(why)) => why.to_string(),
-            _ => std::future::pending().await,
+            _ => "the replica has left its cluster: start it again".to_owned(),
         }
     };
     let parted = async {

@@ -140,12 +140,12 @@ impl EtcdLog {
 
     /// What has the place of an entry in the log; none if nothing has.
     fn place(&mut self, entry: &NewEntry, page: LogPage) -> Option<Placed> {
-        let Some((_, first)) = page.entries.first() else {
-            self.head = Some((page.head, page.head_bytes));
-            return None;
-        };
+        let first = page.entries.first().map(|(_, hash)| *hash);
+        // The store may have applied all entries up to it by the next commit.
+        self.head = Some((page.head, page.head_bytes));
+        let first = first?;
         // The entry has a random id, so its hash is that of no other entry.
-        Some(match *first == entry.after.hash {
+        Some(match first == entry.after.hash {
             true => Placed::Own,
             false => Placed::Others(EntryOutcome::Behind(page.entries)),
         })

@@ -30,7 +30,6 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::metrics::MembershipMetrics;
-pub use self::other_records::deletion_delay;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;

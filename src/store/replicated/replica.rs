@@ -310,6 +310,14 @@ impl Replica {
                 });
                 state.send_replace(now);
                 if from.changed().await.is_err() {
+                    // A thread that ends by itself leaves, too.
+                    state.send_if_modified(|state| {
+                        let is_new = !matches!(state, MembershipState::Refused(_));
+                        if is_new {
+                            *state = MembershipState::Left;
+                        }
+                        is_new
+                    });
                     return;
                 }
             }

@@ -122,7 +122,7 @@ enum What {
     Beat,
     CloseLog,
     Delete,
-    /// A transaction of a session that is over, or of a phase that was left.
+    /// A transaction that was sent before the replica began to leave.
     Obsolete,
 }
 
@@ -408,13 +408,11 @@ impl Member {
     }
 
     /// Ends the session: the lease now, and the record with the next transaction.
+    /// No session begins before the last transaction is answered, so its answer finds no session.
     fn end(&mut self, why: &str) {
         self.parts.lease.end();
         if let Some(session) = self.session().map(|session| session.id()) {
             self.over.push((session, self.now()));
-            if let Some(sent) = &mut self.sent {
-                sent.what = What::Obsolete;
-            }
         }
         self.phase = Phase::Looking(0);
         self.state = MembershipState::Joining(why.to_owned());

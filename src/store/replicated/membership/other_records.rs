@@ -7,26 +7,18 @@
 //! Not here: who deletes a record.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::etcd::Pair;
 use super::super::member_record::MemberRecord;
+use super::super::members_view::lapse_time;
 use super::nanoseconds;
 use crate::policy::id::Name;
 
 /// How far the clock of a replica that joins may be behind that of a live record.
 const MAX_BEHIND: SignedDuration = SignedDuration::from_secs(5);
-
-/// How long a record must have had the same bytes before any replica may delete it, if its replica may
-/// answer for `ttl` after a renewal. The part above `ttl` is for clocks of different rates, and for
-/// stops that the clock of a virtual machine does not count.
-#[must_use]
-pub fn deletion_delay(ttl: Duration) -> Duration {
-    ttl + (ttl / 4).max(Duration::from_secs(2))
-}
 
 /// The records of other sessions.
 #[derive(Debug, Default)]
@@ -51,7 +43,7 @@ impl OtherRecords {
         let live = self.records.values().filter_map(|(bytes, since)| {
             // A damaged record has no clock.
             let record = MemberRecord::decode(bytes).ok()?;
-            let end = since.saturating_add(nanoseconds(deletion_delay(record.ttl)));
+            let end = since.saturating_add(nanoseconds(lapse_time(record.ttl)));
             (!record.fenced && now < end).then_some(record)
         });
         let ahead = live.map(|record| (record.clock.duration_since(clock), record.name));
