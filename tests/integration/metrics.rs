@@ -101,8 +101,8 @@ async fn replicas_measure_their_lease_the_log_and_each_other() {
     let Some(etcd) = Etcd::start(1, &[]).await else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("etcd://{}/test", etcd.address(0));
-    let init = scopegate().args(["replicas", "init", "--replicate", &url]).status();
-    assert!(init.expect("it runs").success());
+    let init = scopegate().args(["replicas", "init", "--replicate", &url]).output();
+    assert!(init.expect("it runs").status.success());
     let replica = |name: &str| {
         let metrics = free_address();
         let args = ["--replicate", &url, "--replica-name", name, "--metrics", &metrics];
@@ -112,8 +112,8 @@ async fn replicas_measure_their_lease_the_log_and_each_other() {
     let apply = scopegate()
         .args(["catalog", "apply", "--yes", "--endpoint", &a.url()])
         .arg(harness::catalog("360learning.yaml"))
-        .status();
-    assert!(apply.expect("it runs").success());
+        .output();
+    assert!(apply.expect("it runs").status.success());
     a.client().await.create_company("acme", None).await;
     let all = scrape(&metrics);
     for (series, value) in [
