@@ -1,5 +1,5 @@
-//! Build script: compiles the `.proto` files of the API, of the store's records, of the log of the
-//! replicas and of the part of etcd's API that scopegate calls, and generates the table of operations
+//! Build script: compiles the `.proto` files of the API, of the store's records, of the log and the
+//! calls of replicas and of the part of etcd's API that scopegate calls, and generates the table of operations
 //! from the options of the methods.
 
 use std::error::Error;
@@ -31,9 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_server(false)
         .compile_fds_with_config(compiler.file_descriptor_set(), messages)?;
 
-    let records = ["store", "replica"].map(|name| format!("scopegate/{name}/v1/{name}.proto"));
+    let records = ["store/v1/store", "replica/v1/replica", "replica/v1/peer"];
+    let records = records.map(|file| format!("scopegate/{file}.proto"));
     let records = protox::compile(records, ["proto"])?;
-    tonic_prost_build::configure().build_client(false).build_server(false).compile_fds(records)?;
+    tonic_prost_build::configure().build_server(false).compile_fds(records)?;
 
     // Values are shared with the message that was received, not copied out of it.
     let etcd = protox::compile(["etcd/etcd.proto"], ["proto"])?;

@@ -42,6 +42,7 @@ pub mod problem;
 pub mod queries;
 mod reader;
 mod recent_tokens;
+pub mod replica_waits;
 pub mod request_context;
 mod restore_grants;
 mod revision_wait;
@@ -77,7 +78,8 @@ use self::token_cache::{DEFAULT_TOKEN_CACHE_ENTRIES, TokenCache};
 use crate::metrics::supervise::Supervisor;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
-use crate::store::replicated::Replica;
+use crate::store::backup::Backup;
+use crate::store::replicated::{LogError, Replica};
 use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
@@ -307,6 +309,14 @@ impl Authority {
     /// minute.
     pub fn keep_seen(&self) {
         self.facts.store().note_last_seen(self.last_used.take(self.clock.persisted()));
+    }
+
+    /// Begins a snapshot of the store for another replica. Changes continue meanwhile.
+    ///
+    /// # Errors
+    /// The store follows no log, it cannot answer, or the limit of concurrent snapshots is reached.
+    pub async fn snapshot(&self) -> Result<Backup, LogError> {
+        self.facts.read(|store| Ok(store.snapshot())).await?
     }
 
     /// Commits the queued changes and closes the store. From then on, changes are rejected.

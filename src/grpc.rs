@@ -23,6 +23,7 @@ mod list_limits;
 pub mod memory;
 pub mod methods;
 pub mod peer;
+pub mod peer_service;
 pub mod preflight;
 pub(crate) mod reply;
 pub mod response_body;
@@ -50,12 +51,13 @@ use crate::metrics::Gauge;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::observe::decision_log::DecisionLog;
 use crate::policy::keyring::AuthenticationError;
+use crate::store::replicated::membership::MembershipState;
 
 /// The limit on open change streams of all callers.
 const MAX_WATCHERS: usize = 1_000;
 /// The limit on open change streams of one key.
 const MAX_WATCHERS_OF_KEY: usize = 16;
-/// The limit on backups in progress.
+/// The limit on backups, and on snapshots, in progress.
 const MAX_BACKUPS: usize = 2;
 
 /// The state that all handlers share: the authority, once the store is open, and whether the server
@@ -70,6 +72,10 @@ pub struct Api {
     pub watchers: Arc<StreamLimit>,
     /// The backups in progress.
     pub backups: Arc<StreamLimit>,
+    /// The snapshots for other replicas in progress.
+    snapshots: Arc<StreamLimit>,
+    /// The session of this replica, if it is one, with the token that other replicas present.
+    membership: Arc<OnceLock<watch::Receiver<MembershipState>>>,
     /// How long a change stream sends no message before it sends its cursor.
     pub heartbeat: Duration,
     /// The decision log, if it is enabled.
@@ -92,13 +98,16 @@ impl Api {
         let closing = watch::Sender::new(false);
         let watchers = StreamLimit::new(MAX_WATCHERS, MAX_WATCHERS_OF_KEY);
         let backups = StreamLimit::new(MAX_BACKUPS, MAX_BACKUPS);
-        let catalog_rejected = Arc::default();
+        let snapshots = StreamLimit::new(MAX_BACKUPS, MAX_BACKUPS);
+        let (catalog_rejected, membership) = (Arc::default(), Arc::default());
         Self {
             authority,
             core_local,
             closing,
             watchers,
             backups,
+            snapshots,
+            membership,
             heartbeat,
             decisions,
             memory,
@@ -110,6 +119,11 @@ impl Api {
     pub fn open(&self, authority: Authority) -> &Authority {
         let decisions = self.decisions.clone().map(|log| log as Arc<dyn DecisionObserver>);
         self.authority.get_or_init(|| authority.observed(decisions))
+    }
+
+    /// Serves other replicas, which present the token of the present session of this one.
+    pub fn serve_peers(&self, membership: watch::Receiver<MembershipState>) {
+        self.membership.set(membership).ok();
     }
 
     /// The same state for another worker, with per-core state of its own.

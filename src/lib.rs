@@ -75,6 +75,7 @@
 //! | no silent gap | `store/gc.rs` |
 //! | schema last | `store/upgrade.rs` |
 //! | a chunk before what it may lack, the writer never waits for a backup | `store/backup.rs` |
+//! | the old store or the new one | `store/installation.rs` |
 //! | whole or not at all, new incarnation | `store/restore.rs` |
 //! | no wake is lost | `transport/inline_executor.rs` |
 //!

@@ -19,6 +19,8 @@ pub mod replica_args;
 mod replica_start;
 mod settings;
 mod signals;
+#[cfg(test)]
+mod snapshot_tests;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -75,6 +77,9 @@ pub enum StartupError {
     /// The store failed while the server ran. Exit code 74.
     #[error("the store failed and the server stopped: {0}; check the disk, then start again")]
     Store(#[from] StoreError),
+    /// The replica needs a snapshot, which it takes when it is started again. Exit code 75.
+    #[error("{0}; the replica takes it at its next start")]
+    Behind(String),
     /// The server cannot be, or remain, a replica of its cluster. Exit code 74.
     #[error("{0}")]
     Replica(String),
@@ -94,6 +99,7 @@ impl StartupError {
             Self::Config(_) => 64,
             Self::Etcd(_) => 69,
             Self::Shortage(_) | Self::Open(_) | Self::Store(_) | Self::Replica(_) => 74,
+            Self::Behind(_) => 75,
             Self::Broken(_) => 70,
         }
     }
@@ -191,6 +197,10 @@ async fn serve(
     }
     // The server serves without keys of issuers: their tokens cannot be verified until they are read.
     let _issuers = authority.follow_issuers(&listener.jwks, &listener.supervisor);
+    if let Some(replica) = authority.replica() {
+        listener.api.serve_peers(replica.state());
+        replica_start::discard(&args.data_dir);
+    }
     let _health = listener.set_serving(authority);
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
@@ -242,16 +252,17 @@ async fn open<'a>(
     tracing::info!(cache_entries = entries, page_cache_mib = page_cache, "opening the store");
     let (page_cache, audit_log_retention) = (u64::from(page_cache) << 20, args.audit_log_retention);
     let (accepts_clock, bounds) = (args.accept_clock, args.company_bounds());
-    let (replica, lease) = match kind {
+    let (of_replica, lease) = match kind {
         StoreKind::Alone(lease) => (None, lease),
         StoreKind::OfReplica(settings) => {
-            let replica = ReplicaStart::connect(*settings).await?;
-            (Some(replica), Arc::new(Lease::none()))
+            let start = ReplicaStart::new(args, *settings)?;
+            let store = start.open(&data_dir, page_cache).await?;
+            (Some(store), Arc::new(Lease::none()))
         }
     };
     let opened = tokio::task::spawn_blocking(move || {
-        let store = match replica {
-            Some(replica) => replica.open(&data_dir, page_cache)?,
+        let store = match of_replica {
+            Some(store) => store,
             None => {
                 let store = Store::open_with_page_cache(&data_dir, page_cache)?;
                 check_standalone(&store, &data_dir)?;

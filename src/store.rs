@@ -34,6 +34,7 @@ mod gc;
 mod group_commit;
 mod high_water_mark;
 mod idempotency;
+pub mod installation;
 mod key;
 pub mod lease;
 mod metrics;
@@ -66,6 +67,10 @@ pub use self::error::{CommitError, StoreError};
 pub use self::fact::{Fact, FactKey, FactKind, FactRef};
 pub use self::idempotency::{
     IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, ResultDetail, StoredResult, WriteResult,
+};
+pub use self::installation::{
+    InstallError, Installed, discard_replaced, install_snapshot, install_snapshot_on,
+    put_back_replaced, resume_installation,
 };
 pub use self::metrics::StoreMetrics;
 pub use self::observer::{CommitObserver, Outcome};
@@ -125,6 +130,8 @@ pub struct Store {
     setup: Mutex<Option<Setup>>,
     commands: CommandQueue,
     backups: ActiveBackups,
+    /// Backups for other replicas, which have slots of their own.
+    snapshots: ActiveBackups,
     /// What makes this process one of several, if it is.
     replica: Option<Replica>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -276,12 +283,16 @@ impl Store {
     /// # Errors
     /// The engine cannot answer, or too many backups are in progress.
     pub fn backup(&self) -> Result<Backup, StoreError> {
+        self.begin_backup(&self.backups)
+    }
+
+    fn begin_backup(&self, active: &ActiveBackups) -> Result<Backup, StoreError> {
         if self.setup.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             // The writer is not started, so no feed can be registered.
             return Err(StoreError::Unavailable);
         }
         let (engine, commands) = (Arc::clone(&self.engine), self.commands.clone());
-        Backup::begin(engine, self.incarnation, commands, &self.backups)
+        Backup::begin(engine, self.incarnation, commands, active)
     }
 
     /// Commits the queued changes, stops the writer, and closes the files.

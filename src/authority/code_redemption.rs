@@ -97,10 +97,24 @@ impl Session<'_> {
         presented: PresentedCode<'_>,
     ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
         let Some(id) = presented.code.id() else { return Ok(Err(INVALID)) };
+        let redeemed = self.redeem(client, presented, &id).await?;
+        if redeemed.is_err() {
+            // The refusal rests on the facts of this replica.
+            self.everywhere().await?;
+        }
+        Ok(redeemed)
+    }
+
+    async fn redeem(
+        &self,
+        client: &ProvenSecret,
+        presented: PresentedCode<'_>,
+        id: &Name,
+    ) -> Result<Result<IssuedToken, TokenRefusal>, AuthorityError> {
         let hash = presented.code.hash();
         for _ in 0..ATTEMPTS {
             let read = async |mut reader: Reader<'_>| {
-                let found = found(&mut reader, client, &id).await?;
+                let found = found(&mut reader, client, id).await?;
                 Ok((found, reader.catalog(), reader.now()))
             };
             let (found, catalog, now) = self.read(read).await?;

@@ -82,7 +82,19 @@ struct InFlightImport<'a, P> {
 }
 
 impl<'s> Session<'s> {
-    /// Begins an import. Of the options, only the reason, `on_behalf_of` and the dry run apply.
+    /// Rejects an import at a replica. An import commits many changes at once, and no replica waits for
+    /// the others between them.
+    ///
+    /// # Errors
+    /// This process is one of several replicas.
+    pub fn may_import(&self) -> Result<(), AuthorityError> {
+        match self.authority.replica() {
+            Some(_) => Err(AuthorityError::ImportOnReplica),
+            None => Ok(()),
+        }
+    }
+
+    /// Begins an import. Call [`Self::may_import`] before. Of the options, only the reason, `on_behalf_of` and the dry run apply.
     #[must_use]
     pub fn import<P>(&self, options: WriteOptions) -> Import<'_, P> {
         let summary =

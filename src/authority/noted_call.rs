@@ -23,6 +23,8 @@ pub enum LeaseExemption {
     Health,
     /// It tells the schema of the API.
     Reflection,
+    /// It is for another replica, which reads on from its revision.
+    Peer,
     /// The head of the request is malformed.
     UnfitHead,
     /// The store is not open, so nothing of it was read.

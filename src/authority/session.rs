@@ -9,12 +9,14 @@ use tokio::time::Instant;
 
 use super::Authority;
 use super::error::AuthorityError;
+use super::replica_waits::ReplicaWaits;
 use super::request_context::RequestContext;
 use crate::policy::caller::Caller;
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::Incarnation;
 use crate::store::backup::Backup;
+use crate::store::replicated::Waited;
 
 /// One caller's use of the authority.
 #[derive(Clone)]
@@ -27,20 +29,22 @@ pub struct Session<'a> {
     pub(super) context: Option<&'a Arc<RequestContext>>,
     /// When the call must be answered, if its caller said so.
     pub(super) deadline: Option<Instant>,
+    /// Where it is noted for which replicas the call waits.
+    waits: Option<&'a ReplicaWaits>,
 }
 
 impl Authority {
     /// A session of this caller.
     #[must_use]
     pub fn session(&self, caller: Caller) -> Session<'_> {
-        Session { authority: self, caller, actor: None, context: None, deadline: None }
+        Session { authority: self, caller, actor: None, context: None, deadline: None, waits: None }
     }
 
     /// A session of the program itself. The audit log names this actor.
     #[must_use]
     pub fn internal_session<'a>(&'a self, actor: &'a str) -> Session<'a> {
         let (caller, actor) = (Caller::Internal, Some(actor));
-        Session { authority: self, caller, actor, context: None, deadline: None }
+        Session { authority: self, caller, actor, context: None, deadline: None, waits: None }
     }
 }
 
@@ -55,6 +59,19 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn until(self, deadline: Option<Instant>) -> Self {
         Self { deadline, ..self }
+    }
+
+    /// The same session, for a call that notes here for which replicas it waits.
+    #[must_use]
+    pub fn noting_waits(self, waits: &'a ReplicaWaits) -> Self {
+        Self { waits: Some(waits), ..self }
+    }
+
+    /// Notes for which replicas the call waited.
+    pub(super) fn note_wait(&self, waited: Option<Waited>) {
+        if let (Some(waits), Some(waited)) = (self.waits, waited) {
+            waits.note(waited);
+        }
     }
 
     /// The caller.

@@ -322,8 +322,12 @@ impl Session<'_> {
                     if is_committed(keys, &key)
             );
             // A commit whose outcome is unknown may have made the key a fact.
-            let is_unknown =
-                matches!(&outcome, Err(AuthorityError::Store(StoreError::Unavailable)));
+            let is_unknown = matches!(
+                &outcome,
+                Err(AuthorityError::Store(
+                    StoreError::Unavailable | StoreError::NotYetEverywhere(_)
+                ))
+            );
             if !is_kept && !is_unknown {
                 let files = Arc::clone(&own.files);
                 blocking(move || files.remove(&key.id)).await;

@@ -45,11 +45,24 @@ impl Session<'_> {
         client: &ProvenSecret,
         token: &str,
     ) -> Result<Revocation, AuthorityError> {
-        let authority = self.authority;
-        let catalog = authority.facts.view().await?.catalog;
         let Ok(unverified) = UnverifiedToken::parse(token) else {
             return Ok(Revocation::Revoked(None));
         };
+        let revocation = self.revoke_parsed(client, token, &unverified).await?;
+        if !matches!(revocation, Revocation::Revoked(Some(_))) {
+            // Nothing was committed, so the answer rests on the facts of this replica.
+            self.everywhere().await?;
+        }
+        Ok(revocation)
+    }
+
+    async fn revoke_parsed(
+        &self,
+        client: &ProvenSecret,
+        token: &str,
+        unverified: &UnverifiedToken,
+    ) -> Result<Revocation, AuthorityError> {
+        let catalog = self.authority.facts.view().await?.catalog;
         if unverified.issuer().is_some_and(|iss| catalog.issuer(iss).is_some()) {
             return Ok(Revocation::OfOtherIssuer);
         }

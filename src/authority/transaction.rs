@@ -15,6 +15,8 @@ pub(super) mod tests;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::error::AuthorityError;
 use super::idempotency::IdempotencyStart;
 pub(super) use super::reader::{Reader, TransactionError};
@@ -264,14 +266,14 @@ impl<T: FactKind, X> Planned<T, X> {
         }
     }
 
-    /// The result of a commit with this receipt. A resource that is deleted, or does not change, has the
+    /// The result of a commit at this revision and time. A resource that is deleted, or does not change, has the
     /// etag that it was read with.
     fn written(
         mut after: T,
         (added, removed): (Vec<Scope>, Vec<Scope>),
         unstamped: Option<Revision>,
         incarnation: Incarnation,
-        Receipt { revision, time }: Receipt,
+        (revision, time): (Revision, Timestamp),
     ) -> Written<T> {
         if unstamped.is_none() {
             after.stamp(revision, time);
@@ -332,12 +334,15 @@ impl<'s> Session<'s> {
 
     /// Waits until every replica shows what the answer tells. A repeat of a change, a change that changes
     /// nothing, and a refusal that rests on facts acknowledge a state, as a committed change does.
-    async fn settle(&self, options: &WriteOptions) -> Result<(), AuthorityError> {
-        if !options.validate_only {
-            let store = self.authority.facts.store();
-            store.everywhere(self.authority.published()).await?;
-        }
+    pub(super) async fn everywhere(&self) -> Result<(), AuthorityError> {
+        let store = self.authority.facts.store();
+        self.note_wait(store.everywhere(self.authority.published()).await?);
         Ok(())
+    }
+
+    /// As [`Self::everywhere`]. A dry run waits for nothing.
+    async fn settle(&self, options: &WriteOptions) -> Result<(), AuthorityError> {
+        if options.validate_only { Ok(()) } else { self.everywhere().await }
     }
 
     /// The error of a change, when every replica shows the facts that it rests on.
@@ -396,9 +401,8 @@ impl<'s> Session<'s> {
         let scopes = (proposal.change.added.clone(), proposal.change.removed.clone());
         let incarnation = authority.incarnation();
         let unstamped = seen_at.filter(|_| !still_exists);
-        let written =
-            |receipt| Planned::<T, X>::written(after, scopes, unstamped, incarnation, receipt);
-        let read = Receipt { revision: read_at, time: now };
+        let written = |at| Planned::<T, X>::written(after, scopes, unstamped, incarnation, at);
+        let read = (read_at, now);
         if options.validate_only || is_unchanged {
             // Without a commit, the reported expiry must be persisted here.
             let end = proposal.shown_end(now);
@@ -414,14 +418,17 @@ impl<'s> Session<'s> {
             }
             // A dry run has no revision of its own: the resource has the one that would come next.
             // That resource does not exist, so the etag is the one of the present resource.
-            let next = Receipt { revision: read_at.next(), ..read };
+            let next = (read_at.next(), now);
             let etag = seen_at.map(|seen| authority.etag(seen)).unwrap_or_default();
             let written = Written { etag, revision: read_at, ..written(next) };
             return Ok(Some((written, context)));
         }
         let handle = authority.queue(proposal)?;
         let receipt = authority.await_receipt(handle).await?;
-        Ok(receipt.map(|receipt| (written(receipt), context)))
+        Ok(receipt.map(|Receipt { revision, time, waited }| {
+            self.note_wait(waited);
+            (written((revision, time)), context)
+        }))
     }
 }
 

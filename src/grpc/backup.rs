@@ -16,7 +16,7 @@ use crate::store::StoreError;
 use crate::store::backup::Backup;
 
 /// How many chunks are read from the store before the client takes them.
-const CHUNKS_AHEAD: usize = 4;
+pub(super) const CHUNKS_AHEAD: usize = 4;
 
 /// The chunks of a backup.
 pub(super) async fn backup(
@@ -32,7 +32,9 @@ pub(super) async fn backup(
     let backup = session.backup().await?;
     let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
     // This blocks on the disk and on the client.
-    tokio::task::spawn_blocking(move || read(backup, &send));
+    tokio::task::spawn_blocking(move || {
+        read("a backup", backup, &send, |data| BackupResponse { data });
+    });
     let (send, stream) = mpsc::channel(1);
     tokio::spawn(forward(api.clone(), session.caller().clone(), chunks, send));
     Ok(ReceiverStream::new(stream).map(move |chunk| {
@@ -44,21 +46,26 @@ pub(super) async fn backup(
 pub(super) type Chunk = Result<BackupResponse, Status>;
 
 /// Reads chunks until the end of the backup, or until the stream is dropped.
-fn read(mut backup: Backup, send: &mpsc::Sender<Chunk>) {
-    tracing::info!("a backup started");
+pub(super) fn read<T>(
+    what: &str,
+    mut backup: Backup,
+    send: &mpsc::Sender<Result<T, Status>>,
+    message: fn(Vec<u8>) -> T,
+) {
+    tracing::info!("{what} started");
     let mut bytes = 0;
     loop {
         let chunk = match backup.next_part() {
             Ok(Some(data)) => {
                 bytes += data.len();
-                Ok(BackupResponse { data })
+                Ok(message(data))
             }
             Ok(None) => {
-                tracing::info!(bytes, "a backup was completed");
+                tracing::info!(bytes, "{what} was completed");
                 return;
             }
             Err(error) => {
-                tracing::warn!(bytes, %error, "a backup failed");
+                tracing::warn!(bytes, %error, "{what} failed");
                 Err(AuthorityError::Store(error).into())
             }
         };

@@ -42,6 +42,7 @@ pub(super) async fn import(
     mut messages: Streaming<ImportCredentialsRequest>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<ImportCredentialsResponse, Status> {
+    session.may_import()?;
     let mut message = messages.message().await?.unwrap_or_default();
     let options = parse::import_options(&message)?;
     let mut import = session.import(options.clone());

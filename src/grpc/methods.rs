@@ -13,6 +13,7 @@ use tonic::Status;
 use super::unary::{count_and_decode, write};
 use super::{Api, authorization, catalog, change, directory, key, signing_key, status};
 use crate::authority::operation::Operation;
+use crate::authority::replica_waits::ReplicaWaits;
 use crate::authority::request_context::RequestContext;
 use crate::observe::otlp::{Trace, TracedRequest};
 use crate::policy::caller::Caller;
@@ -72,7 +73,8 @@ pub async fn batch_check(
 /// The methods other than checks, by the type of their request.
 macro_rules! methods {
     ($($request:ident => $service:ident::$handler:ident,)*) => {
-        /// Answers a call of a unary method other than a check.
+        /// Answers a call of a unary method other than a check. It notes in `waits` for which replicas it
+        /// waits.
         ///
         /// # Errors
         /// The message is malformed, the caller may not name its companies, or the method fails.
@@ -81,11 +83,12 @@ macro_rules! methods {
             operation: &'static Operation,
             caller: Caller,
             deadline: Option<Instant>,
+            waits: &ReplicaWaits,
             message: Bytes,
         ) -> Result<Bytes, Status> {
             $(if is_method_of::<$request>(operation) {
                 let request: $request = count_and_decode(message)?;
-                let session = api.authorize(caller, &request)?.until(deadline);
+                let session = api.authorize(caller, &request)?.until(deadline).noting_waits(waits);
                 return Ok(write(&$service::$handler(session, request).await?));
             })*
             Err(status::unknown_method())

@@ -1,9 +1,11 @@
-//! Reply: the parts of responses to changes.
+//! Reply: the parts of responses to changes, and their metadata.
 //!
 //! A repeated request gets the resource as it is now. A resource that no longer exists, or that the
 //! request itself deleted, has only its ids.
 //!
 //! Not here: the resources themselves; see [`crate::wire::render`].
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::import_position::ImportPosition;
 use crate::authority::api_keys::KeyWritten;
@@ -18,7 +20,29 @@ use crate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use crate::policy::secret::SecretText;
 use crate::policy::user::User;
 use crate::proto;
+use crate::store::replicated::Waited;
 use crate::wire::render::{self, names};
+
+/// The replica that made the change.
+const REPLICA: HeaderName = HeaderName::from_static("scopegate-replica");
+/// How many milliseconds the change waited until every replica showed it.
+const WAITED_MS: HeaderName = HeaderName::from_static("scopegate-waited-ms");
+/// The names of the replicas that it waited for, separated by commas; absent if there are none.
+const WAITED_FOR: HeaderName = HeaderName::from_static("scopegate-waited-for");
+
+/// Tells in the metadata of a response how its change waited for other replicas.
+pub(crate) fn tell_waited(headers: &mut HeaderMap, replica: &Name, waited: &Waited) {
+    let names = waited.waited_for.iter().map(Name::as_str).collect::<Vec<_>>().join(",");
+    let names = Some(names).filter(|names| !names.is_empty());
+    let millis = u64::try_from(waited.time.as_millis()).unwrap_or(u64::MAX);
+    headers.insert(WAITED_MS, HeaderValue::from(millis));
+    for (header, names) in [(REPLICA, Some(replica.to_string())), (WAITED_FOR, names)] {
+        // A name is ASCII.
+        if let Some(Ok(value)) = names.map(HeaderValue::try_from) {
+            headers.insert(header, value);
+        }
+    }
+}
 
 /// The company of a response.
 pub(super) fn company(id: &CompanyId, written: Written<CompanyView>) -> proto::Company {

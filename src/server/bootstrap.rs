@@ -1,5 +1,8 @@
 //! Bootstrap: creates an operator's key in a store that no server has open.
 //!
+//! The store of a replica gets its changes from the log of the cluster. So the command joins the cluster
+//! with that store, while the replica is stopped, and creates the key as a change of the cluster.
+//!
 //! A user that can write to the store's directory can do everything anyway, so this command is also
 //! the recovery when all keys are lost. The audit log has it like any other change.
 //!
@@ -12,19 +15,30 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use super::StartupError;
+use super::etcd_args::EtcdArgs;
+use super::replica_start::{ReplicaStart, joined};
 use crate::authority::api_keys::NewKey;
 use crate::authority::{Authority, WriteOptions};
 use crate::observe::log;
 use crate::policy::id::Name;
 use crate::policy::role::{Role, Roles};
 use crate::policy::secret::SecretText;
+use crate::store::replicated::Settings;
 use crate::store::replicated::head::Head;
+use crate::store::replicated::membership::MembershipState;
 use crate::store::{OpenError, Store, StoreError};
 
 /// The page cache of a store of one key, in bytes.
 const PAGE_CACHE: u64 = 1 << 20;
+/// The name of the replica in lists and logs for the time of the command.
+const REPLICA_NAME: &str = "keys-bootstrap";
+/// Its lease: that of a server by default. Only the record of a command that is killed lasts so long.
+const LEASE: Duration = Duration::from_secs(4);
+/// How long a replica may take to catch up with the log and to join the cluster.
+const JOIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The key to create without a server.
 #[derive(Debug, Args)]
@@ -50,6 +64,21 @@ pub struct BootstrapArgs {
     /// Write the key to this file, which must not exist, instead of to standard output.
     #[arg(long, value_name = "FILE")]
     pub to_file: Option<PathBuf>,
+
+    /// The etcd of the cluster, if the store is one of its replicas. The replica must be stopped.
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
+}
+
+impl BootstrapArgs {
+    /// The settings of the replica for the time of the command.
+    fn replica_settings(&self) -> Result<Option<Settings>, StartupError> {
+        let Some(etcd) = self.etcd.settings() else { return Ok(None) };
+        let name = Name::parse(REPLICA_NAME)
+            .map_err(|error| StartupError::Config(format!("the name of the replica {error}")))?;
+        // It serves nothing, so no replica fetches a snapshot from it.
+        Ok(Some(Settings { etcd, name, advertise: String::new(), ttl: LEASE }))
+    }
 }
 
 /// Creates the key and writes it to standard output or to a new file.
@@ -59,19 +88,21 @@ pub struct BootstrapArgs {
 pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let name = Name::parse(args.name.as_str());
     let name = name.map_err(|error| StartupError::Config(format!("--name {error}")))?;
+    let store = match args.replica_settings()? {
+        Some(settings) => {
+            ReplicaStart::of_command(settings)?.open(&args.data_dir, PAGE_CACHE).await?
+        }
+        None => alone(&args.data_dir)?,
+    };
     // Recovery must also work on a full disk.
-    let store = Store::open(&args.data_dir)?.using_the_reserve();
-    if let Some(cluster) = store.cluster() {
-        return Err(StartupError::Config(format!(
-            "the store in `{}` is one of the replicas of the cluster `{}`, and gets its keys from the \
-             log: create the key at a replica, with `scopegate keys create`",
-            args.data_dir.display(),
-            cluster.id
-        )));
-    }
+    let store = store.using_the_reserve();
     let upgraded_from = store.upgraded_from();
     let authority = Authority::new(Arc::new(store), 1)
         .map_err(|error| OpenError::of(&args.data_dir, &error))?;
+    if let Err(error) = joined_in_time(&authority).await {
+        authority.close();
+        return Err(error);
+    }
     // The rules for paths and methods changed with schema 2.
     if upgraded_from == Some(1) {
         // The notices appear once: the next start of a server is no upgrade.
@@ -94,6 +125,37 @@ pub async fn bootstrap(args: &BootstrapArgs) -> Result<(), StartupError> {
     let written = writeln!(output, "{secret}").and_then(|()| output.flush());
     written.map_err(|error| {
         StartupError::Config(format!("the key `{id}` was created and could not be written: {error}; delete it and create another"))
+    })
+}
+
+/// Opens the store of a server of its own.
+fn alone(dir: &Path) -> Result<Store, StartupError> {
+    let store = Store::open(dir)?;
+    match store.cluster() {
+        Some(cluster) => Err(StartupError::Config(format!(
+            "the store in `{0}` is one of the replicas of the cluster `{1}`, and gets its keys from the \
+             log: create the key at a replica, with `scopegate keys create`, or, without any key, with \
+             `scopegate keys bootstrap --data-dir {0} --replicate URL` while this replica is stopped",
+            dir.display(),
+            cluster.id
+        ))),
+        None => Ok(store),
+    }
+}
+
+/// Waits until the replica of this authority has joined the cluster, if it is one.
+async fn joined_in_time(authority: &Authority) -> Result<(), StartupError> {
+    let joined = tokio::time::timeout(JOIN_WITHIN, joined(authority)).await;
+    let why = || match authority.replica().map(|replica| replica.state().borrow().clone()) {
+        Some(MembershipState::Joining(why)) => format!(": {why}"),
+        _ => String::new(),
+    };
+    joined.unwrap_or_else(|_| {
+        Err(StartupError::Replica(format!(
+            "the replica did not join the cluster within {} s{}",
+            JOIN_WITHIN.as_secs(),
+            why()
+        )))
     })
 }
 

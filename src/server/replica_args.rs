@@ -4,6 +4,7 @@
 //! [`crate::store::replicated`].
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -30,6 +31,16 @@ pub struct ReplicaArgs {
     /// https://HOST:PORT. Default: the address of --listen, or the host name if that is every address.
     #[arg(long, env = "SCOPEGATE_ADVERTISE", value_name = "URL", requires = "replicate")]
     pub advertise: Option<String>,
+
+    /// The CAs that may have signed the certificates of the other replicas, in PEM. By default those of
+    /// this machine.
+    #[arg(long, env = "SCOPEGATE_PEER_CA", value_name = "FILE", requires = "replicate")]
+    pub peer_ca: Option<PathBuf>,
+
+    /// Replace the store of --data-dir by that of another replica. Use it for one start, for a store of an
+    /// earlier cluster, or one that is damaged.
+    #[arg(long, env = "SCOPEGATE_RESYNC", requires = "replicate")]
+    pub resync: bool,
 
     /// How long this replica may answer without an answer of etcd: `3s` to `60s`. A change waits as long,
     /// and half as long again, for a replica that has died.
@@ -61,7 +72,7 @@ impl ReplicaArgs {
 /// # Errors
 /// A flag is wrong, or does not go with --replicate.
 pub(super) fn replica_settings(args: &ServeArgs) -> Result<Option<Settings>, StartupError> {
-    let ReplicaArgs { etcd, replica_name, advertise, replica_lease } = &args.replica;
+    let ReplicaArgs { etcd, replica_name, advertise, replica_lease, .. } = &args.replica;
     let Some(etcd) = etcd.settings() else { return Ok(None) };
     let refused = [
         (args.catalog.is_some(), "--catalog: apply a catalog with `scopegate catalog apply`"),

@@ -46,7 +46,7 @@ pub(super) struct DecidedResult {
 impl DecidedChange {
     /// Its revision and time.
     pub(super) fn receipt(&self) -> Receipt {
-        Receipt { revision: self.change.revision, time: self.change.time }
+        Receipt { revision: self.change.revision, time: self.change.time, waited: None }
     }
 
     /// The account whose bytes of the day it uses.

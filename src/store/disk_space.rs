@@ -211,6 +211,11 @@ fn missing(free: u64, reserve: u64) -> Option<u64> {
     (more >= MIN_REFILL).then_some(more)
 }
 
+/// Whether a second store of this size fits on the disk of this directory.
+pub(super) fn has_room(dir: &Path, bytes: u64) -> io::Result<bool> {
+    Ok(free(&File::open(dir)?) >= bytes.saturating_add(LOW_SPACE))
+}
+
 /// Free bytes for a process without privileges.
 fn free(dir: &File) -> u64 {
     // A file system that reports no size does not count as full.

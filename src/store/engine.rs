@@ -33,6 +33,14 @@ pub trait Engine: Send + Sync + 'static {
     where
         Self: Sized;
 
+    /// Whether the engine makes a file or a directory of this name.
+    fn is_file(name: &str) -> bool
+    where
+        Self: Sized,
+    {
+        name == Self::file_name()
+    }
+
     /// Opens the entries of this directory, or creates them. It repairs what a crash or a power cut
     /// can leave behind. Everything that can be read afterwards is durable. `cache` is the size of
     /// the engine's own cache, in bytes.

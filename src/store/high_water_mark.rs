@@ -20,6 +20,7 @@ use super::Incarnation;
 use crate::policy::revision::Revision;
 
 const NAME: &str = "witness";
+const DRAFT: &str = "witness.new";
 const LEN: usize = 40;
 
 /// The file, open.
@@ -39,6 +40,11 @@ pub(super) enum MarkState {
 }
 
 impl HighWaterMark {
+    /// Whether the file has this name, until it is renamed or since.
+    pub(super) fn is_file(name: &str) -> bool {
+        name == NAME || name == DRAFT
+    }
+
     /// Reads the file of this directory.
     pub(super) fn read(dir: &Path) -> io::Result<MarkState> {
         let bytes = match fs::read(dir.join(NAME)) {
@@ -72,7 +78,7 @@ impl HighWaterMark {
         let path = dir.join(NAME);
         if !path.exists() {
             // Renamed into place, so that a crash leaves no partial file.
-            let draft = dir.join("witness.new");
+            let draft = dir.join(DRAFT);
             fs::write(&draft, encode(incarnation, revision, mark))?;
             File::open(&draft)?.sync_all()?;
             fs::rename(&draft, &path)?;

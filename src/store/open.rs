@@ -31,7 +31,8 @@ use super::usage::SharedUsage;
 use super::writer::Writer;
 use super::{
     CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start,
-    Store, StoreError, StoreMetrics, chunked, gc, key, permissions, record, restore, upgrade,
+    Store, StoreError, StoreMetrics, chunked, gc, installation, key, permissions, record, restore,
+    upgrade,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::keyring::Keyring;
@@ -304,6 +305,7 @@ impl Store {
             lease: Arc::new(Lease::unlimited()),
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),
+            snapshots: ActiveBackups::default(),
             replica: None,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
@@ -418,7 +420,10 @@ fn locked_now<T>(
         Err(TryLockError::Error(error)) => return Err(io_error(&error)),
     };
     if restore::is_unfinished(dir) {
-        return Err(OpenError::HalfRestored(name));
+        return Err(match installation::is_unfinished(dir) {
+            true => OpenError::HalfInstalled(name),
+            false => OpenError::HalfRestored(name),
+        });
     }
     // An engine may panic on data that it cannot read, and print the message. Here it becomes part of
     // the error.

@@ -26,6 +26,11 @@ pub enum OpenError {
         "the store in `{0}` is only partly restored; run `scopegate restore` again with this --data-dir"
     )]
     HalfRestored(String),
+    /// It is being installed from a snapshot of another replica, or that was interrupted.
+    #[error(
+        "the store in `{0}` is only partly copied from another replica; start the server again as a replica"
+    )]
+    HalfInstalled(String),
     /// A newer version wrote it.
     #[error(
         "the store in `{dir}` was written by a newer version (schema {found}, this program knows {REPLICATED_SCHEMA_VERSION}); run that version or a later one"

@@ -36,6 +36,8 @@ mod replica;
 mod settings;
 #[cfg(test)]
 mod simulation;
+pub mod snapshot_client;
+pub mod truncation;
 
 use std::sync::mpsc;
 
@@ -54,6 +56,7 @@ pub use self::log_metrics::LogMetrics;
 pub use self::log_position::LogPosition;
 pub use self::replica::{LogSummary, Replica, ReplicaError};
 pub use self::settings::Settings;
+use super::backup::Backup;
 use super::engine::EngineError;
 use super::error::Corrupt;
 use super::{Store, StoreError};
@@ -66,7 +69,15 @@ pub const FORMAT: u32 = 1;
 /// The position of a store after it has applied entries.
 pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 
+/// The messages of calls between replicas.
+pub mod peer {
+    pub use super::proto::{SnapshotRequest, SnapshotResponse};
+    /// The method of a snapshot.
+    pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
+}
+
 mod proto {
+    #![allow(missing_docs, reason = "the comments of the .proto files describe the messages")]
     include!(concat!(env!("OUT_DIR"), "/scopegate.replica.v1.rs"));
 }
 
@@ -144,6 +155,16 @@ impl Store {
         writer.set_log(log)?;
         self.cluster = log.map(|(cluster, _)| cluster);
         Ok(())
+    }
+
+    /// Begins a backup for another replica, which installs it as its store. It has the position of
+    /// its revision. Changes continue meanwhile. It may wait for the disk.
+    ///
+    /// # Errors
+    /// The store follows no log, the engine cannot answer, or two snapshots are in progress.
+    pub fn snapshot(&self) -> Result<Backup, LogError> {
+        self.log_position()?.ok_or(LogError::NotFollowing)?;
+        Ok(self.begin_backup(&self.snapshots)?)
     }
 
     /// Sends each entry of own changes to `entries`, before the changes are applied. Call it before

@@ -12,7 +12,8 @@
 //! after the gap names the revision of the backup, and a client that knows a later one learns that
 //! its changes are lost. The chain of changes begins anew ([`Chain::restored`]).
 //!
-//! Not here: the file format.
+//! Not here: the file format, and how a replica takes over the store of another one as it is; see
+//! `installation`.
 
 use std::fs::{self, DirEntry, File, TryLockError};
 use std::io::{self, Read, Write};
@@ -145,16 +146,17 @@ pub fn restore_on<E: Engine>(
     }
     // An engine may panic on data that it cannot write, and print the message.
     let (result, panic_message) = quietly(|| {
-        mark(dir)?;
+        mark(dir, MARK_TEXT)?;
+        clear(dir)?;
         let restored = make::<E>(dir, backup, author, now)?;
-        fs::remove_file(dir.join(MARK))?;
-        File::open(dir)?.sync_all()?;
+        unmark(dir)?;
         Ok(restored)
     });
     let failure = match result {
         Some(Ok(restored)) => return Ok(restored),
         Some(Err(Failure::Unusable(unusable))) => unusable.into(),
-        Some(Err(Failure::Unreadable(error))) => RestoreError::Unreadable(error),
+        Some(Err(Failure::Unreadable(error))) => RestoreError::Unreadable(error.kind()),
+        Some(Err(Failure::Incarnation(_))) => Unusable::Damaged.into(),
         Some(Err(Failure::Io(error))) => io_error(error),
         None => io_error(io::Error::other(panic_message)),
     };
@@ -170,9 +172,11 @@ pub fn restore_on<E: Engine>(
 }
 
 /// Why the store was not built.
-enum Failure {
+pub(super) enum Failure {
     Unusable(Unusable),
-    Unreadable(io::ErrorKind),
+    Unreadable(io::Error),
+    /// It is of this incarnation, which was not expected.
+    Incarnation(Incarnation),
     Io(io::Error),
 }
 
@@ -231,14 +235,28 @@ fn is_of_the_file_system(entry: &DirEntry) -> io::Result<bool> {
     Ok(entry.file_name() == LOST_AND_FOUND && entry.file_type()?.is_dir())
 }
 
-/// Writes the marker, and removes everything else.
-fn mark(dir: &Path) -> io::Result<()> {
+/// Writes the marker, with this text.
+pub(super) fn mark(dir: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(dir.join(NEW_MARK))?;
-    file.write_all(MARK_TEXT.as_bytes())?;
+    file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(dir.join(NEW_MARK), dir.join(MARK))?;
-    File::open(dir)?.sync_all()?;
-    clear(dir)
+    File::open(dir)?.sync_all()
+}
+
+/// The text of the marker, if there is one.
+pub(super) fn marker(dir: &Path) -> io::Result<Option<String>> {
+    match fs::read(dir.join(MARK)) {
+        Ok(text) => Ok(Some(String::from_utf8_lossy(&text).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes the marker, after the store is durable.
+pub(super) fn unmark(dir: &Path) -> io::Result<()> {
+    fs::remove_file(dir.join(MARK))?;
+    File::open(dir)?.sync_all()
 }
 
 fn clear(dir: &Path) -> io::Result<()> {
@@ -266,20 +284,29 @@ fn make<E: Engine>(
 ) -> Result<Restored, Failure> {
     let (incarnation, backup, revision, time) = {
         let engine = E::open(dir, PAGE_CACHE)?;
-        let end = fill(&engine, backup)?;
+        let end = fill(&engine, backup, None)?;
         let incarnation = Incarnation::new_v4();
         let (revision, time) = finish(&engine, end, incarnation, None, author, now)?;
         engine.sync()?;
         (incarnation, end.revision, revision, time)
     };
     HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;
-    // Read from the disk, as every start does: a wrong checksum means a corrupt backup. It keeps
-    // the schema of its backup until it is opened.
+    verify::<E>(dir, incarnation, revision)?;
+    Ok(Restored { backup, revision, incarnation })
+}
+
+/// Reads the new store from the disk, as every start does: a wrong checksum means a corrupt backup. It
+/// keeps the schema of its backup until it is opened.
+pub(super) fn verify<E: Engine>(
+    dir: &Path,
+    incarnation: Incarnation,
+    revision: Revision,
+) -> Result<(), Failure> {
     let store = reopen::<E>(dir)?;
     if store.incarnation != incarnation || store.head != revision {
         return Err(Unusable::Damaged.into());
     }
-    Ok(Restored { backup, revision, incarnation })
+    Ok(())
 }
 
 /// Reads the new store, as soon as the engine's threads have closed its files.
@@ -295,8 +322,13 @@ fn reopen<E: Engine>(dir: &Path) -> Result<VerifiedStore, Failure> {
     }
 }
 
-/// Puts all entries of a backup into the engine.
-fn fill(engine: &dyn Engine, mut backup: impl Read) -> Result<End, Failure> {
+/// Puts all entries of a backup into the engine. With `expected`, a backup of another incarnation is
+/// refused at its beginning.
+pub(super) fn fill(
+    engine: &dyn Engine,
+    mut backup: impl Read,
+    expected: Option<Incarnation>,
+) -> Result<End, Failure> {
     let mut reading = Reading::default();
     let mut buffer = vec![0; READ_SIZE];
     loop {
@@ -304,7 +336,7 @@ fn fill(engine: &dyn Engine, mut backup: impl Read) -> Result<End, Failure> {
             Ok(0) => break,
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(Failure::Unreadable(error.kind())),
+            Err(error) => return Err(Failure::Unreadable(error)),
         };
         reading.read(buffer.get(..length).unwrap_or_default(), |entries| {
             let mut batch = WriteBatch::default();
@@ -312,8 +344,12 @@ fn fill(engine: &dyn Engine, mut backup: impl Read) -> Result<End, Failure> {
             entries.removals.into_iter().for_each(|entry_key| batch.remove(entry_key));
             Ok::<_, Failure>(engine.apply(&batch)?)
         })?;
-        if reading.begin().is_some_and(|begin| begin.schema > SCHEMA_VERSION) {
+        let Some(begin) = reading.begin() else { continue };
+        if begin.schema > SCHEMA_VERSION {
             return Err(Unusable::Newer.into());
+        }
+        if expected.is_some_and(|expected| expected != begin.incarnation) {
+            return Err(Failure::Incarnation(begin.incarnation));
         }
     }
     let incarnation = reading.begin().map(|begin| begin.incarnation);

@@ -91,11 +91,24 @@ impl Moves {
 }
 
 impl WrittenBytes {
-    fn on(&self, day: i64, account: ByteAccount) -> u64 {
-        if self.day == day { self.bytes.get(&account).copied().unwrap_or(0) } else { 0 }
+    /// Whether this day is before the counted one. The clocks of replicas differ a little, so a change of
+    /// another replica may be of a day that has ended here. Where the counted day has not come yet, the
+    /// machine's clock was ahead and went back; then the earlier day is the present one.
+    fn has_ended(&self, day: i64) -> bool {
+        day < self.day && self.day <= self::day(Timestamp::MAX)
     }
 
+    /// The bytes of this day. For a day that has ended, those of the counted one.
+    fn on(&self, day: i64, account: ByteAccount) -> u64 {
+        let is_counted = self.day == day || self.has_ended(day);
+        if is_counted { self.bytes.get(&account).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// Adds bytes of this day. Those of a day that has ended do not count.
     fn add(&mut self, day: i64, account: ByteAccount, bytes: u64) {
+        if self.has_ended(day) {
+            return;
+        }
         if self.day != day {
             (self.day, self.bytes) = (day, HashMap::new());
         }
@@ -267,6 +280,23 @@ mod tests {
             [-1, 0, DAY - 1, DAY].map(|s| day(Timestamp::from_second(s).expect("a time"))),
             [-1, 0, 0, 1]
         );
+    }
+
+    #[test]
+    fn a_change_of_an_earlier_day_resets_nothing_unless_the_clock_went_back() {
+        let account = ByteAccount { company: Revision(7), of_clients: false };
+        let today = day(Timestamp::MAX);
+        let mut written = WrittenBytes::default();
+        written.add(today - 1, account, 1);
+        assert_eq!([today - 1, today].map(|day| written.on(day, account)), [1, 0]);
+        written.add(today, account, 10);
+        written.add(today - 1, account, 100);
+        assert_eq!([today - 1, today].map(|day| written.on(day, account)), [10, 10]);
+        // The counted day has not come yet.
+        written.add(today + 400, account, 1);
+        assert_eq!([today, today + 400].map(|day| written.on(day, account)), [0, 1]);
+        written.add(today, account, 10);
+        assert_eq!(written.on(today, account), 10);
     }
 
     #[test]

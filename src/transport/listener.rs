@@ -84,7 +84,7 @@ pub(crate) struct Listener {
     tls: Option<Tls>,
     /// Reads the keys of the catalog's issuers.
     pub(crate) jwks: Arc<dyn KeyReader>,
-    rejected_callers: Arc<RejectedCallers>,
+    pub(crate) rejected_callers: Arc<RejectedCallers>,
     /// Runs the threads and tasks that live as long as the process.
     pub(crate) supervisor: Arc<Supervisor>,
     _tls_watch: Option<TlsWatch>,

@@ -29,6 +29,7 @@ use crate::authority::admission::{Admission, Load, URGENT_RESERVE, Urgency};
 use crate::authority::caller_limits::CallerLimits;
 use crate::authority::noted_call::{LeaseExemption, Leased, NotedCall};
 use crate::authority::operation::Operation;
+use crate::authority::replica_waits::ReplicaWaits;
 use crate::grpc::body_timeout::BodyTimeout;
 use crate::grpc::leased_body::leased;
 use crate::grpc::memory::{self, CountedBody, RequestMemory};
@@ -37,7 +38,7 @@ use crate::grpc::peer::Peer;
 use crate::grpc::preflight::RejectedHead;
 use crate::grpc::response_body::{InFlight, ResponseBody};
 use crate::grpc::unary::{self, CallBounds};
-use crate::grpc::{self, Api, status, streams};
+use crate::grpc::{self, Api, peer_service, reply, status, streams};
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::otlp::{self, Trace};
@@ -209,16 +210,18 @@ pub(crate) fn handle(
     own_slots: &ConnectionSlots,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
-    enum DispatchedCall<H, F> {
+    enum DispatchedCall<H, P, F> {
         Rejected(LeasedResponse),
         Check(NotedCall, Option<Duration>, Caller, Incoming),
         Health(Pin<Box<H>>),
+        Peer(Pin<Box<P>>),
         Other(Pin<Box<F>>),
     }
     let path = request.uri().path();
     let operation = access::operation(path);
     let is_batch = operation.is_some_and(access::is_method_of::<BatchCheckRequest>);
     let interruptible = Interruptible::new(activity, operation, path);
+    let peer_method = peer_service::method(&service.api, path);
     let (mut counted, mut of_key, mut open, mut known) = (None, None, None, None);
     let call = if let Some(unfit) = RejectedHead::of(&request, service.max_header_bytes) {
         let response = unfit.into_response(service.max_header_bytes);
@@ -237,6 +240,19 @@ pub(crate) fn handle(
             }
             Err(status) => {
                 let why = LeaseExemption::Health;
+                DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
+            }
+        }
+    } else if peer_method.is_some() {
+        match peer_service::admit(&service.api, request.headers()) {
+            Ok(()) => {
+                activity.accept();
+                open = Some(activity.open());
+                let call = peer_call(Arc::clone(&service), request);
+                DispatchedCall::Peer(Box::pin(call))
+            }
+            Err(status) => {
+                let why = LeaseExemption::Peer;
                 DispatchedCall::Rejected(Box::new(Leased::exempt(status.into_http(), why)))
             }
         }
@@ -306,6 +322,10 @@ pub(crate) fn handle(
                 let exempt = |response| Leased::exempt(response, LeaseExemption::Health);
                 interruptible.answer(call, exempt).await
             }
+            DispatchedCall::Peer(call) => {
+                let exempt = |response| Leased::exempt(response, LeaseExemption::Peer);
+                interruptible.answer(call, exempt).await
+            }
             DispatchedCall::Other(call) => interruptible.answer(call, |response| response).await,
             DispatchedCall::Rejected(refusal) => *refusal,
         };
@@ -314,7 +334,8 @@ pub(crate) fn handle(
         let code = service.calls.count(operation, &response);
         let rejected =
             RejectedCaller::of(code, &response).map(|rejected| rejected.of_caller(known.as_ref()));
-        let known_path = operation.map_or("other", |operation| operation.path);
+        let known_path =
+            operation.map(|operation| operation.path).or(peer_method).unwrap_or("other");
         service.rejected_callers.call(address, known_path, rejected);
         Ok(match open {
             // A call is open until its last frame is sent. A batch of checks is too frequent to pay for
@@ -325,6 +346,24 @@ pub(crate) fn handle(
             }),
             _ => response.map(|body| body.in_flight(in_flight)),
         })
+    }
+}
+
+/// Answers a call of another replica on the background runtime.
+async fn peer_call(
+    service: Arc<Service>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    if !unary::is_supported(request.headers()) {
+        return status::compressed().into_http();
+    }
+    unary::keep_own(request.headers_mut());
+    let (api, within) = (service.api.clone(), service.request_timeout);
+    let running = service.background.spawn(peer_service::answer(api, request, within));
+    match AbortOnDropHandle::new(running).await {
+        Ok(response) => response.map(ResponseBody::Other),
+        // The call panicked, or the runtime shuts down.
+        Err(_) => status::internal().into_http(),
     }
 }
 
@@ -410,12 +449,18 @@ async fn run(
                 .await;
         }
         let body = BodyTimeout::new(request.into_body(), time);
+        let waits = ReplicaWaits::default();
         let method = async |message| {
             let permit = limits.acquire_list(key, operation).await;
             let _permit = permit.map_err(status::too_many_lists)?;
-            methods::other(&api, operation, caller, until, message).await
+            methods::other(&api, operation, caller, until, &waits, message).await
         };
-        unary::unary(bounds, body, || limits.account(key), method).await
+        let mut response = unary::unary(bounds, body, || limits.account(key), method).await;
+        let replica = || Some(api.authority()?.replica()?.settings());
+        if let (Some(waited), Some(replica)) = (waits.take(), replica()) {
+            reply::tell_waited(response.headers_mut(), &replica.name, &waited);
+        }
+        response
     };
     let running = service.background.spawn(wait_spans::propagate(answered));
     // An error: the call panicked, or the runtime shuts down.

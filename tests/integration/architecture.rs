@@ -90,6 +90,7 @@ fn heavy_crates_are_named_in_one_place() {
             "tonic::",
             &[
                 "src/store/replicated/etcd",
+                "src/store/replicated/snapshot_client.rs",
                 "src/wire",
                 "src/grpc",
                 "src/transport",

@@ -15,7 +15,7 @@ use scopegate::store::replicated::members_task::{BarrierHandle, MembersInput, Me
 use scopegate::store::replicated::members_view::MembersView;
 use scopegate::store::replicated::{BarrierMetrics, Waited, keys};
 use scopegate::store::{StoreError, boot_clock};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -35,7 +35,7 @@ struct Replica {
     barrier: BarrierHandle,
     view: watch::Receiver<Arc<MembersView>>,
     own: watch::Sender<Option<Uuid>>,
-    own_ended: Arc<Notify>,
+    lost: watch::Receiver<Option<Uuid>>,
     metrics: Arc<BarrierMetrics>,
     ahead: Arc<AtomicU64>,
     task: JoinHandle<()>,
@@ -44,18 +44,19 @@ struct Replica {
 impl Replica {
     fn start(client: Client) -> Self {
         let (own, own_receiver) = watch::channel(None);
-        let (own_ended, metrics) = (Arc::new(Notify::new()), Arc::new(BarrierMetrics::default()));
+        let (lost_sender, lost) = watch::channel(None);
+        let metrics = Arc::new(BarrierMetrics::default());
         let ahead = Arc::new(AtomicU64::new(0));
         let of_clock = Arc::clone(&ahead);
         let input = MembersInput {
             own: own_receiver,
-            own_ended: Arc::clone(&own_ended),
+            lost: lost_sender,
             metrics: Arc::clone(&metrics),
             clock: Arc::new(move || boot_clock::now() + of_clock.load(Ordering::SeqCst)),
         };
         let (task, barrier, view) = MembersTask::new(input);
         let task = tokio::spawn(async move { task.run(&client).await });
-        Self { barrier, view, own, own_ended, metrics, ahead, task }
+        Self { barrier, view, own, lost, metrics, ahead, task }
     }
 
     fn wait(&self, listed: &[&MemberRecord]) -> Outcome {
@@ -299,15 +300,20 @@ async fn barrier_goes_on_when_etcd_answers_again() {
 #[tokio::test]
 async fn end_of_the_own_session_is_reported() {
     let Some(etcd) = Etcd::start(1, &[]).await else { return };
-    let (client, replica) = (etcd.client(), Replica::start(etcd.client()));
-    let own = record("a");
-    put(&client, &own).await;
-    replica.own.send_replace(Some(own.session));
-    replica.next_range().await;
-    let reported = replica.own_ended.notified();
-    put(&client, &MemberRecord { fenced: true, ..own.clone() }).await;
-    tokio::time::timeout(WAIT_LIMIT, reported).await.expect("fenced");
-    let reported = replica.own_ended.notified();
-    delete(&client, &own).await;
-    tokio::time::timeout(WAIT_LIMIT, reported).await.expect("gone");
+    let (client, mut replica) = (etcd.client(), Replica::start(etcd.client()));
+    let [first, second] = ["a", "a"].map(record);
+    for own in [&first, &second] {
+        put(&client, own).await;
+        replica.own.send_replace(Some(own.session));
+        replica.next_range().await;
+        let reported = async {
+            match own.session == first.session {
+                true => put(&client, &MemberRecord { fenced: true, ..own.clone() }).await,
+                false => delete(&client, own).await,
+            }
+            let is_own = |lost: &Option<Uuid>| *lost == Some(own.session);
+            replica.lost.wait_for(is_own).await.expect("the task runs");
+        };
+        tokio::time::timeout(WAIT_LIMIT, reported).await.expect("in time");
+    }
 }

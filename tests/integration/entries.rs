@@ -1,7 +1,7 @@
 //! Entries: a store that applies another store's entries is the same store, whatever the division of
 //! the entries into batches; and an entry that is not the next one changes nothing.
 
-mod history;
+pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
@@ -70,9 +70,9 @@ impl CommitObserver for Cache {
 }
 
 /// A store in a directory of its own.
-struct Replica {
+pub struct Replica {
     dir: PathBuf,
-    store: Arc<Store>,
+    pub store: Arc<Store>,
     cache: Arc<Cache>,
 }
 
@@ -90,7 +90,7 @@ pub fn copy(from: &Path, to: &Path) {
 }
 
 /// A new store, and the head of a log that begins with it.
-fn found<E: Engine>(dir: &Path) -> Head {
+pub fn found<E: Engine>(dir: &Path) -> Head {
     let mut store = Store::open_on::<E>(dir, 1 << 20).expect("opened");
     let incarnation = store.incarnation();
     let head =
@@ -100,7 +100,7 @@ fn found<E: Engine>(dir: &Path) -> Head {
 }
 
 impl Replica {
-    fn open<E: Engine>(dir: &Path, entries: Option<mpsc::Sender<Vec<u8>>>) -> Self {
+    pub fn open<E: Engine>(dir: &Path, entries: Option<mpsc::Sender<Vec<u8>>>) -> Self {
         let mut store = Store::open_on::<E>(dir, 1 << 20).expect("opened");
         if let Some(entries) = entries {
             store = store.sending_entries(entries);
@@ -110,16 +110,16 @@ impl Replica {
         Self { dir: dir.to_owned(), store, cache }
     }
 
-    fn position(&self) -> LogPosition {
+    pub fn position(&self) -> LogPosition {
         self.store.log_position().expect("readable").expect("it follows a log")
     }
 
-    fn apply(&self, entries: &[Vec<u8>]) -> Result<LogPosition, LogError> {
+    pub fn apply(&self, entries: &[Vec<u8>]) -> Result<LogPosition, LogError> {
         apply(&self.store, entries, hash(entries))
     }
 
     /// All entries, once garbage collection is done and the time mark is that of all stores.
-    fn close<E: Engine>(mut self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub fn close<E: Engine>(mut self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         loop {
             // The writer does a step of garbage collection each 64 batches, and when it is idle.
             for _ in 0..=64 {
@@ -217,7 +217,7 @@ fn stores_of_one_log_are_the_same<E: Engine>(seed: u64, changes: usize) {
     assert_same(&a, &c.close::<E>());
 }
 
-fn assert_same(a: &BTreeMap<Vec<u8>, Vec<u8>>, b: &BTreeMap<Vec<u8>, Vec<u8>>) {
+pub fn assert_same(a: &BTreeMap<Vec<u8>, Vec<u8>>, b: &BTreeMap<Vec<u8>, Vec<u8>>) {
     let different = a.keys().chain(b.keys()).filter(|key| a.get(*key) != b.get(*key));
     let different: Vec<_> = different.map(|key| String::from_utf8_lossy(key)).collect();
     assert!(different.is_empty(), "{different:?}");
@@ -403,13 +403,13 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     assert_eq!(apply(&copy, &entries, hash(&entries)), Err(LogError::NotFollowing));
 }
 
-fn commit(store: &Store, name: &str) -> Result<Revision, CommitError> {
+pub fn commit(store: &Store, name: &str) -> Result<Revision, CommitError> {
     let committed = store.commit(creation(name)).expect("queued").blocking_recv();
     committed.expect("answered").map(|receipt| receipt.revision)
 }
 
 /// The creation of a company with this name.
-fn creation(name: &str) -> Proposal {
+pub fn creation(name: &str) -> Proposal {
     let company = Company { display_name: name.to_owned(), ..company(&name[..1], &catalog(1)) };
     Proposal {
         preconditions: vec![],

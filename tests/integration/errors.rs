@@ -129,6 +129,7 @@ fn authority_errors() -> Vec<AuthorityError> {
         E::RevisionNotReached { asked: Revision(9), current: Revision(8) },
         E::RemovesScopes(vec!["orders:read".to_owned(), "a\nb".to_owned()]),
         E::DryRunTooLarge(10_000),
+        E::ImportOnReplica,
         E::Store(StoreError::Busy),
         E::Store(StoreError::NearlyFull),
         E::Store(StoreError::KeysOnly),

@@ -117,6 +117,14 @@ async fn transaction_compares_whole_values_and_its_ranges_see_its_puts() {
     ] {
         assert_eq!(holds(&client, compares.clone()).await, expected, "{compares:?}");
     }
+    // What is truncated: neither the next key, nor one whose name only begins like the last.
+    let up_to = Operation::Delete(Range::up_to("log/", "log/2"));
+    let truncate = Txn { then: vec![put("log/20", "x"), up_to], ..Txn::default() };
+    client.txn(&truncate, WITHIN).await.expect("an answer");
+    let left = self::read(&client, Range::under("log/")).await;
+    let left: Vec<_> = left.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(left, ["log/20", "log/3", "log/4"]);
+    assert!(holds(&client, vec![is("log", "x")]).await);
     let delete = Txn { then: vec![Operation::Delete(Range::under("log/"))], ..Txn::default() };
     client.txn(&delete, WITHIN).await.expect("an answer");
     assert!(holds(&client, vec![absent("log/4"), is("log", "x"), is("log0", "x")]).await);

@@ -220,7 +220,7 @@ async fn cluster_begins_with_a_store_that_then_belongs_to_it() {
         Ended::from(served.expect("it runs")).fails(64, "start it with --replicate");
     }
     let key = scopegate().args(["keys", "bootstrap", "--data-dir"]).arg(&dir).output();
-    Ended::from(key.expect("it runs")).fails(64, "scopegate keys create");
+    Ended::from(key.expect("it runs")).fails(64, "--replicate URL` while this replica is stopped");
     assert_eq!(cluster(&dir), own);
 }
 

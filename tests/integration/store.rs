@@ -330,7 +330,7 @@ fn revisions_and_times_only_go_forward(open: &dyn Fn(&Path) -> Arc<Store>) {
     let dir = tempfile::tempdir().expect("a directory");
     let catalog = catalog(1);
     let store = started(open(dir.path()));
-    let mut last = Receipt { revision: Revision::ZERO, time: Timestamp::UNIX_EPOCH };
+    let mut last = Receipt { revision: Revision::ZERO, time: Timestamp::UNIX_EPOCH, waited: None };
     for (n, second) in [9, 3, 7, 12].into_iter().enumerate() {
         let mut change = change(ChangeKind::CreateCompany, "acme");
         change.time = Timestamp::from_second(second).expect("a time");

@@ -110,6 +110,7 @@ impl From<AuthorityError> for Problem {
                 "companies",
                 format!("a dry run can create at most {limit} companies: split the import"),
             ),
+            E::ImportOnReplica => Self::new(Code::FailedPrecondition, "REPLICATED", message),
             E::TokenUnverifiable => {
                 Self::new(Code::Unavailable, "TOKEN_UNVERIFIABLE", message).retry()
             }

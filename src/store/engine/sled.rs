@@ -37,6 +37,10 @@ impl Engine for SledEngine {
         files::LOG
     }
 
+    fn is_file(name: &str) -> bool {
+        files::NAMES.contains(&name) || name.starts_with(files::SNAPSHOT)
+    }
+
     /// sled counts pages by their size on disk; in memory they take about twice as much.
     fn open(dir: &Path, cache: u64) -> Result<Self, EngineError> {
         // sled would wait for its threads for ever.

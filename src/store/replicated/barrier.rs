@@ -135,8 +135,8 @@ pub(super) enum Action {
     Fence { session: Uuid, name: Name, seen: Bytes, fenced: Bytes },
     /// Deletes a record that has exactly these bytes.
     Delete { session: Uuid, seen: Bytes },
-    /// Reports that the own session was fenced, or that its record is gone.
-    ReportOwnEnd,
+    /// Reports that this session, which is the own one, was fenced, or that its record is gone.
+    ReportOwnEnd(Uuid),
 }
 
 /// The waits of a replica, and its view of the records.
@@ -278,7 +278,7 @@ impl Barrier {
             && self.sent > self.own_after
             && self.view.get(own).is_none_or(|member| member.is_fenced())
         {
-            actions.push(Action::ReportOwnEnd);
+            actions.push(Action::ReportOwnEnd(own));
         }
         actions
     }

@@ -30,6 +30,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response};
 
 pub use self::error::EtcdError;
+pub(in crate::store) use self::error::cause;
 pub use self::error_counts::ErrorCounts;
 pub use self::login::Login;
 pub use self::node::AVOIDED_FOR;

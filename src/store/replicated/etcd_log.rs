@@ -18,11 +18,14 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::etcd::{Client, Compare, EtcdError, Operation, Range, RangeAnswer, Txn};
+use super::etcd::{Client, Compare, EtcdError, Operation, Pair, Range, RangeAnswer, Txn};
 use super::head::Head;
 use super::log_page::{self, LogPage, PageError};
+use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
+use super::truncation::{LogMark, Truncation};
 use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
+use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
 use crate::store::{Receipt, StoreError};
@@ -49,6 +52,10 @@ pub(super) struct EtcdLog {
     /// Where changes wait until every replica has published them.
     pub(super) barrier: BarrierHandle,
     pub(super) metrics: Arc<LogMetrics>,
+    /// The entries that this writer has committed, by which the log is truncated.
+    pub(super) truncation: Truncation,
+    /// What each session had published at the last commit.
+    pub(super) published: Vec<Revision>,
 }
 
 /// Callers that wait until their changes are published everywhere.
@@ -63,7 +70,7 @@ impl Waiter for Callers {
         for (reply, receipt) in self.0 {
             let at = Some(receipt.revision);
             let result = match &result {
-                Ok(_) => Ok(receipt),
+                Ok(waited) => Ok(Receipt { waited: Some(waited.clone()), ..receipt }),
                 Err(StoreError::NotYetEverywhere(_)) => Err(StoreError::NotYetEverywhere(at)),
                 Err(error) => Err(error.clone()),
             };
@@ -106,7 +113,8 @@ impl EtcdLog {
             let next = head.after(entry);
             let next_bytes = Bytes::from(next.encode());
             let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
-            let txn = Txn {
+            let truncated_to = self.truncated_to(&next);
+            let mut txn = Txn {
                 compares: vec![Compare::Is(head_key.clone(), head_bytes)],
                 then: vec![
                     Operation::Put(head_key, next_bytes.clone()),
@@ -115,9 +123,16 @@ impl EtcdLog {
                 ],
                 or_else: log_page::ranges(entry.before).to_vec(),
             };
+            txn.then.extend(truncated_to.map(|seq| Operation::Delete(keys::entries_up_to(seq))));
             match self.client.txn(&txn, ANSWER).await {
                 Ok(answer) if answer.succeeded => {
                     self.metrics.set_head(&next);
+                    let Head { seq, revision, time, bytes, .. } = next;
+                    self.truncation.applied(LogMark { seq, revision, time, bytes });
+                    if let Some(seq) = truncated_to {
+                        tracing::info!(seq, "the log was truncated up to this entry");
+                        self.truncation.deleted(seq);
+                    }
                     self.head = Some((next, next_bytes));
                     return EntryOutcome::Committed(self.listed(answer.ranges.first()));
                 }
@@ -152,7 +167,7 @@ impl EtcdLog {
     }
 
     /// The outcome of an entry that is in the log, although no answer said so when it was committed.
-    async fn committed(&self) -> EntryOutcome {
+    async fn committed(&mut self) -> EntryOutcome {
         loop {
             match self.client.range(&Range::under(keys::MEMBERS), ANSWER).await {
                 Ok(answer) => return EntryOutcome::Committed(self.listed(Some(&answer))),
@@ -161,9 +176,20 @@ impl EtcdLog {
         }
     }
 
+    /// Up to which entry the log is deleted by the commit that makes this head.
+    fn truncated_to(&self, next: &Head) -> Option<u64> {
+        let is_due = Truncation::is_due(next.seq);
+        is_due.then(|| self.truncation.end(&self.published, next.bytes, machine_time()))?
+    }
+
     /// The sessions of an answer, but the own one.
-    fn listed(&self, answer: Option<&RangeAnswer>) -> Vec<Uuid> {
+    fn listed(&mut self, answer: Option<&RangeAnswer>) -> Vec<Uuid> {
         let pairs = answer.map(|answer| answer.pairs.as_slice()).unwrap_or_default();
+        let published = |pair: &Pair| {
+            // A record that cannot be read keeps the log.
+            MemberRecord::decode(&pair.value).map_or(Revision::ZERO, |record| record.published)
+        };
+        self.published = pairs.iter().map(published).collect();
         let own = *self.session.borrow();
         let sessions = pairs.iter().filter_map(|pair| keys::session(&pair.key));
         sessions.filter(|session| Some(*session) != own).collect()

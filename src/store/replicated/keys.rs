@@ -34,6 +34,12 @@ pub fn entries_behind(seq: u64) -> Range {
     Range::behind(LOG, &entry(seq))
 }
 
+/// The entries up to this number.
+#[must_use]
+pub fn entries_up_to(seq: u64) -> Range {
+    Range::up_to(LOG, &entry(seq))
+}
+
 /// The record of a session.
 #[must_use]
 pub fn member(session: Uuid) -> String {

@@ -63,7 +63,8 @@ pub enum LogError {
     Truncated(u64),
     /// The log belongs to other stores.
     #[error(
-        "the log has incarnation `{log}`, and this store has `{store}`: use the store of the log"
+        "the log has incarnation `{log}`, and this store has `{store}`: start with --resync to replace \
+         this store by that of another replica"
     )]
     Incarnation {
         /// The incarnation of the log.

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use blake3::Hash;
 use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
@@ -52,6 +53,20 @@ pub struct MemberRecord {
 /// The secret that other replicas present. Its debug form does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PeerToken(pub [u8; 32]);
+
+impl PeerToken {
+    /// The secret as a caller presents it: 64 hexadecimal digits.
+    #[must_use]
+    pub fn text(&self) -> String {
+        Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// Whether a caller presents this secret. The comparison takes constant time.
+    #[must_use]
+    pub fn is(&self, presented: &str) -> bool {
+        Hash::from_hex(presented).is_ok_and(|presented| presented == self.0)
+    }
+}
 
 impl fmt::Debug for PeerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -35,9 +35,8 @@ pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 pub struct MembersInput {
     /// The own session, while there is one.
     pub own: watch::Receiver<Option<Uuid>>,
-    /// Wakes all tasks that wait for it while the own session is seen fenced, or its record is gone. A
-    /// notification is not kept for a later task, because it could then end a later session.
-    pub own_ended: Arc<Notify>,
+    /// Where it is told that the own session was seen fenced, or that its record was seen to be gone.
+    pub lost: watch::Sender<Option<Uuid>>,
     /// Counts what the barrier does.
     pub metrics: Arc<BarrierMetrics>,
     /// The boot clock.
@@ -169,8 +168,8 @@ impl MembersInput {
     /// Does this in etcd. True: it has changed a record.
     async fn carry_out(&self, client: &Client, action: &Action) -> bool {
         let (session, seen, operation) = match action {
-            Action::ReportOwnEnd => {
-                self.own_ended.notify_waiters();
+            Action::ReportOwnEnd(session) => {
+                self.lost.send_if_modified(|lost| lost.replace(*session) != Some(*session));
                 return false;
             }
             Action::Fence { session, seen, fenced, .. } => {

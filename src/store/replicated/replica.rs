@@ -5,12 +5,13 @@
 //!
 //! Not here: what each part does; see `etcd_log`, `follower`, `members_task` and `membership`.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
@@ -18,11 +19,15 @@ use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
 use super::head::Head;
+use super::log_page::{LogPage, PageError};
+use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
+use super::truncation::Truncation;
 use super::{
-    BarrierMetrics, Followed, LogError, LogMetrics, LogWriter, Settings, Waited, etcd_log, keys,
+    BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, Settings, Waited,
+    etcd_log, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
@@ -64,8 +69,8 @@ pub struct Replica {
     log_metrics: Arc<LogMetrics>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
-    /// Notified when the own record was seen to be no longer good.
-    own_ended: Arc<Notify>,
+    /// The last own session that was seen fenced, or whose record was seen to be gone.
+    lost: watch::Receiver<Option<Uuid>>,
     /// What starts with the writer.
     members_task: Mutex<Option<MembersTask>>,
     log: Mutex<Option<OwnLog>>,
@@ -85,6 +90,8 @@ pub struct LogSummary {
     /// Whether the log has all entries of a cluster that began empty, so that an empty store can follow
     /// it.
     pub is_whole: bool,
+    /// The first entry that the log has.
+    first: Option<u64>,
 }
 
 impl LogSummary {
@@ -93,14 +100,20 @@ impl LogSummary {
         let mut firsts = answer.ranges.iter().map(|range| range.pairs.first());
         let head = firsts.next().flatten().ok_or(LogError::Missing)?;
         let head = Head::decode(&head.value)?;
-        let is_whole = match firsts.next().flatten() {
+        let first = firsts.next().flatten().map(|first| Entry::decode(&first.value)).transpose()?;
+        let is_whole = match &first {
             None => head.revision == Revision::ZERO,
-            Some(first) => {
-                let entry = Entry::decode(&first.value)?;
-                entry.seq == 1 && entry.first_revision == Revision::ZERO.next()
-            }
+            Some(first) => first.seq == 1 && first.first_revision == Revision::ZERO.next(),
         };
-        Ok(Self { head, is_whole })
+        Ok(Self { head, is_whole, first: first.map(|first| first.seq) })
+    }
+
+    /// Whether a store at this position can follow the log: the log has the next entry, or has no later
+    /// one.
+    #[must_use]
+    pub fn is_followed_from(&self, position: LogPosition) -> bool {
+        let next = position.seq.saturating_add(1);
+        self.head.seq <= position.seq || self.first.is_some_and(|first| first <= next)
     }
 }
 
@@ -126,11 +139,12 @@ impl Replica {
         let run = move || drop(runtime.block_on(stopped));
         let thread = std::thread::Builder::new().name("replica".to_owned()).spawn(run);
         let thread = thread.map_err(|_| ReplicaError::NoThread)?;
-        let (session, own_ended) = (watch::Sender::new(None), Arc::<Notify>::default());
+        let session = watch::Sender::new(None);
+        let (lost_sender, lost) = watch::channel(None);
         let barrier_metrics = Arc::<BarrierMetrics>::default();
         let (members, barrier, view) = MembersTask::new(MembersInput {
             own: session.subscribe(),
-            own_ended: Arc::clone(&own_ended),
+            lost: lost_sender,
             metrics: Arc::clone(&barrier_metrics),
             clock: Arc::new(boot_clock::now),
         });
@@ -146,7 +160,7 @@ impl Replica {
             log_metrics: Arc::default(),
             barrier_metrics,
             membership_metrics: Arc::default(),
-            own_ended,
+            lost,
             members_task: Mutex::new(Some(members)),
             log: Mutex::default(),
             membership: Mutex::default(),
@@ -175,6 +189,39 @@ impl Replica {
             let txn = Txn { then: ranges, ..Txn::default() };
             let answer = client.txn(&txn, FIRST_ANSWER).await?;
             Ok(LogSummary::of(&answer)?)
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
+    /// The records of the replicas that may have a snapshot, those of later revisions first.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn peers(&self) -> Result<Vec<MemberRecord>, ReplicaError> {
+        let client = Arc::clone(&self.client);
+        let read = self.runtime.spawn(async move {
+            let answer = client.range(&Range::under(keys::MEMBERS), FIRST_ANSWER).await?;
+            let records = answer.pairs.iter();
+            let records = records.filter_map(|pair| MemberRecord::decode(&pair.value).ok());
+            let mut records: Vec<_> = records.filter(|record| !record.fenced).collect();
+            records.sort_by_key(|record| Reverse(record.published));
+            Ok(records)
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
+    /// Whether the log goes on from this position of a store of its cluster.
+    ///
+    /// # Errors
+    /// It has another history, or etcd does not answer.
+    pub async fn check(&self, cluster: Uuid, position: LogPosition) -> Result<(), ReplicaError> {
+        let client = Arc::clone(&self.client);
+        let read = self.runtime.spawn(async move {
+            match LogPage::read(&client, cluster, position, FIRST_ANSWER).await {
+                Ok(_) => Ok(()),
+                Err(PageError::Log(error)) => Err(error.into()),
+                Err(PageError::Etcd(error)) => Err(error.into()),
+            }
         });
         read.await.map_err(|_| ReplicaError::NoThread)?
     }
@@ -246,6 +293,8 @@ impl Replica {
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
+            truncation: Truncation::default(),
+            published: Vec::new(),
         };
         let (sender, followed) = watch::channel(at);
         let (incarnation, lease) = (at.position.incarnation, Arc::clone(lease));
@@ -278,14 +327,6 @@ impl Replica {
             }
         });
         self.runtime.spawn(async move { members.run(&client).await });
-        let (lost_sender, lost) = watch::channel(None);
-        let (session, own_ended) = (self.session.subscribe(), Arc::clone(&self.own_ended));
-        self.runtime.spawn(async move {
-            loop {
-                own_ended.notified().await;
-                lost_sender.send_replace(*session.borrow());
-            }
-        });
         let mut settings = self.settings.clone();
         settings.etcd.cluster_id = self.client.cluster_id();
         let membership = Membership::start(Setup {
@@ -295,7 +336,7 @@ impl Replica {
             incarnation,
             lease,
             followed,
-            lost,
+            lost: self.lost.clone(),
             clock: Box::new(machine_time),
             metrics: Arc::clone(&self.membership_metrics),
         })?;
@@ -382,14 +423,14 @@ impl Store {
     }
 
     /// Waits until every replica that may answer has published this revision, which this store has
-    /// published. Without replicas that is so at once.
+    /// published. None: there are no replicas, so nothing is waited for.
     ///
     /// # Errors
     /// A replica has not confirmed it in time.
-    pub async fn everywhere(&self, revision: Revision) -> Result<Waited, StoreError> {
+    pub async fn everywhere(&self, revision: Revision) -> Result<Option<Waited>, StoreError> {
         match &self.replica {
-            Some(replica) => replica.everywhere(revision).await,
-            None => Ok(Waited::default()),
+            Some(replica) => replica.everywhere(revision).await.map(Some),
+            None => Ok(None),
         }
     }
 

@@ -279,7 +279,7 @@ impl World {
             Some(None) if argument < 230 => replica.range = Some(Some(answer)),
             Some(Some(answer)) if argument < 230 => {
                 let actions = replica.barrier.answered(self.now, &answer);
-                if actions.contains(&Action::ReportOwnEnd) {
+                if actions.iter().any(|action| matches!(action, Action::ReportOwnEnd(_))) {
                     replica.end_session();
                 }
                 replica.actions.extend(actions);
@@ -301,7 +301,7 @@ impl World {
                     records.remove(&session);
                 }
             }
-            Action::ReportOwnEnd => {}
+            Action::ReportOwnEnd(_) => {}
         }
     }
 }

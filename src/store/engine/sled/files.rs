@@ -8,6 +8,12 @@ use super::super::EngineError;
 /// sled's log, and its settings.
 pub(super) const LOG: &str = "db";
 const SETTINGS: &str = "conf";
+/// Where settings are written before they are in their place.
+const DRAFT: &str = "draft";
+/// The files and directories of sled, beside its snapshots.
+pub(super) const NAMES: [&str; 4] = [LOG, SETTINGS, DRAFT, "blobs"];
+/// The start of the name of a snapshot.
+pub(super) const SNAPSHOT: &str = "snap.";
 
 pub(super) fn config(dir: &Path, cache: u64) -> sled::Config {
     sled::Config::new().path(dir).cache_capacity(cache)
@@ -27,7 +33,7 @@ pub(super) fn repair(dir: &Path, cache: u64) -> Result<(), EngineError> {
     // sled never syncs the settings that it writes into a new store, and cannot open a store with
     // partial settings. They are therefore written elsewhere, synced, and renamed into the
     // directory before a log exists.
-    let draft = dir.join("draft");
+    let draft = dir.join(DRAFT);
     if draft.exists() {
         fs::remove_dir_all(&draft)?;
     }

@@ -257,7 +257,7 @@ impl World {
                     self.records.remove(&session);
                 }
             }
-            Action::ReportOwnEnd => {}
+            Action::ReportOwnEnd(_) => {}
         }
     }
 
@@ -615,10 +615,10 @@ fn own_end_is_reported_and_only_by_a_range_after_the_beginning() {
     record.fenced = true;
     world.put(&record);
     world.range();
-    assert_eq!(mem::take(&mut world.actions), [Action::ReportOwnEnd]);
+    assert_eq!(mem::take(&mut world.actions), [Action::ReportOwnEnd(own)]);
     world.records.clear();
     world.range();
-    assert_eq!(world.actions, [Action::ReportOwnEnd]);
+    assert_eq!(world.actions, [Action::ReportOwnEnd(own)]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl EtcdError {
 }
 
 /// A cause with those below it.
-pub(super) fn cause(text: &str, mut next: Option<&(dyn Error + 'static)>) -> String {
+pub(in crate::store) fn cause(text: &str, mut next: Option<&(dyn Error + 'static)>) -> String {
     let mut text = text.to_owned();
     while let Some(error) = next {
         let more = error.to_string();

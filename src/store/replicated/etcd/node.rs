@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// for their acknowledgement. etcd closes a connection that pings more than once in 5 seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
+/// The flags of the files of TLS.
+const FLAGS: [&str; 3] = ["--replicate-ca", "--replicate-cert", "--replicate-key"];
 
 /// The nodes of the cluster.
 pub(super) struct Nodes {
@@ -129,7 +131,7 @@ fn endpoint(address: &str, tls: Option<&TlsFiles>) -> Result<Endpoint, String> {
     match tls {
         None => Ok(endpoint),
         Some(files) => endpoint
-            .tls_config(files.read()?)
+            .tls_config(files.read(FLAGS)?)
             .map_err(|error| cause("the files of TLS cannot be used", Some(&error))),
     }
 }

@@ -23,28 +23,44 @@ pub const MAX_REQUEST_BYTES: usize = (3 << 19) - 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     first: String,
-    /// The keys that begin with it are the range. None: only `first`.
-    prefix: Option<String>,
+    end: RangeEnd,
     limit: usize,
+}
+
+/// Which keys behind the first one are of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RangeEnd {
+    /// None.
+    First,
+    /// Those that begin with this prefix.
+    Under(String),
+    /// Those up to this key.
+    UpTo(String),
 }
 
 impl Range {
     /// One key.
     #[must_use]
     pub fn key(key: &str) -> Self {
-        Self { first: key.to_owned(), prefix: None, limit: 0 }
+        Self { first: key.to_owned(), end: RangeEnd::First, limit: 0 }
     }
 
     /// The keys that begin with a prefix.
     #[must_use]
     pub fn under(prefix: &str) -> Self {
-        Self { first: prefix.to_owned(), prefix: Some(prefix.to_owned()), limit: 0 }
+        Self { first: prefix.to_owned(), end: RangeEnd::Under(prefix.to_owned()), limit: 0 }
     }
 
     /// The keys that begin with a prefix and are greater than a key, which begins with it, too.
     #[must_use]
     pub fn behind(prefix: &str, key: &str) -> Self {
-        Self { first: format!("{key}\0"), prefix: Some(prefix.to_owned()), limit: 0 }
+        Self { first: format!("{key}\0"), end: RangeEnd::Under(prefix.to_owned()), limit: 0 }
+    }
+
+    /// The keys that begin with a prefix, up to a key, which begins with it, too.
+    #[must_use]
+    pub fn up_to(prefix: &str, key: &str) -> Self {
+        Self { first: prefix.to_owned(), end: RangeEnd::UpTo(key.to_owned()), limit: 0 }
     }
 
     /// At most so many keys, the first ones; zero means all. A deletion and a watch have no limit.
@@ -175,15 +191,19 @@ impl Keyspace {
 
     /// The first key of a range, and the first one behind it.
     fn bounds(&self, range: &Range) -> (Bytes, Bytes) {
-        let end = range.prefix.as_ref().map(|prefix| {
-            let mut end = format!("{}{prefix}", self.prefix).into_bytes();
-            // No byte of UTF-8 is 255.
-            if let Some(last) = end.last_mut() {
-                *last += 1;
+        let end = match &range.end {
+            RangeEnd::First => Bytes::new(),
+            RangeEnd::Under(prefix) => {
+                let mut end = format!("{}{prefix}", self.prefix).into_bytes();
+                // No byte of UTF-8 is 255.
+                if let Some(last) = end.last_mut() {
+                    *last += 1;
+                }
+                end.into()
             }
-            end
-        });
-        (self.key(&range.first), end.unwrap_or_default().into())
+            RangeEnd::UpTo(key) => self.key(&format!("{key}\0")),
+        };
+        (self.key(&range.first), end)
     }
 
     fn compare(&self, compare: &Compare) -> proto::Compare {

@@ -1,4 +1,4 @@
-//! TlsFiles: the files of a TLS connection to etcd.
+//! TlsFiles: the files of a TLS connection to etcd, or to another replica.
 //!
 //! They are read for each new connection, so a file that changes is used by the next one.
 
@@ -10,7 +10,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 /// The files of a TLS connection.
 #[derive(Clone, Debug, Default)]
 pub struct TlsFiles {
-    /// The CAs that may have signed etcd's certificate. None: those of this machine.
+    /// The CAs that may have signed the certificate of the server. None: those of this machine.
     pub ca: Option<PathBuf>,
     /// The certificate that this client presents, and its key.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -22,15 +22,18 @@ impl TlsFiles {
         self.ca.is_none() && self.identity.is_none()
     }
 
-    /// Reads the files. It blocks.
-    pub(super) fn read(&self) -> Result<ClientTlsConfig, String> {
+    /// Reads the files. It blocks. An error names the flag of its file, of these.
+    pub(in crate::store) fn read(
+        &self,
+        [ca_flag, cert_flag, key_flag]: [&str; 3],
+    ) -> Result<ClientTlsConfig, String> {
         let mut config = ClientTlsConfig::new();
         config = match &self.ca {
-            Some(ca) => config.ca_certificate(Certificate::from_pem(read("--replicate-ca", ca)?)),
+            Some(ca) => config.ca_certificate(Certificate::from_pem(read(ca_flag, ca)?)),
             None => config.with_native_roots(),
         };
         if let Some((cert, key)) = &self.identity {
-            let (cert, key) = (read("--replicate-cert", cert)?, read("--replicate-key", key)?);
+            let (cert, key) = (read(cert_flag, cert)?, read(key_flag, key)?);
             config = config.identity(Identity::from_pem(cert, key));
         }
         Ok(config)
