@@ -182,6 +182,7 @@ impl ReplicaStart {
                 Ok(Installed { revision, position }) => {
                     match self.replica.check(cluster, position).await {
                         Ok(()) => {
+                            self.replica.log_metrics().snapshots_taken.inc();
                             tracing::info!(%name, %revision, "the snapshot of a replica is installed");
                             return Ok(None);
                         }

@@ -350,7 +350,7 @@ fn encode_replica(
     out.gauge("replica_head_revision", help, None, log.head_revision.read())?;
     let help = "The latest revision that the replica has published";
     out.gauge("replica_published_revision", help, None, authority.published().0)?;
-    let help = "Bytes of all entries of the log in etcd since the cluster was initialised";
+    let help = "Bytes of the entries of the log in etcd";
     out.gauge("replica_log", help, Some(&Unit::Bytes), log.bytes.read())?;
     let help = "Duration of a beat, by which the replica renews its lease";
     out.histogram("replica_beat", help, &snapshot(&sessions.beats))?;
@@ -358,6 +358,10 @@ fn encode_replica(
     out.histogram("replica_commit", help, &snapshot(&log.commits))?;
     let help = "Commits that came second to those of another replica, and were tried again";
     out.counter("replica_commits_lost", help, log.lost.read())?;
+    let help =
+        "Snapshots of the store that other replicas began to take, and that this one installed";
+    let ways = [("given", log.snapshots_given.read()), ("taken", log.snapshots_taken.read())];
+    out.counters("replica_snapshots", help, ways.map(|(way, count)| ([("way", way)], count)))?;
     let help = "Sessions in which the replica could answer calls";
     out.counter("replica_sessions", help, sessions.sessions.read())?;
     let barrier = replica.barrier_metrics();

@@ -110,10 +110,13 @@ impl EtcdLog {
                 }
                 continue;
             };
-            let next = head.after(entry);
+            let mut next = head.after(entry);
+            let truncated_to = self.truncated_to(&next);
+            if let Some(mark) = truncated_to {
+                next.truncated_bytes = mark.bytes;
+            }
             let next_bytes = Bytes::from(next.encode());
             let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
-            let truncated_to = self.truncated_to(&next);
             let mut txn = Txn {
                 compares: vec![Compare::Is(head_key.clone(), head_bytes)],
                 then: vec![
@@ -123,13 +126,14 @@ impl EtcdLog {
                 ],
                 or_else: log_page::ranges(entry.before).to_vec(),
             };
-            txn.then.extend(truncated_to.map(|seq| Operation::Delete(keys::entries_up_to(seq))));
+            txn.then
+                .extend(truncated_to.map(|mark| Operation::Delete(keys::entries_up_to(mark.seq))));
             match self.client.txn(&txn, ANSWER).await {
                 Ok(answer) if answer.succeeded => {
                     self.metrics.set_head(&next);
                     let Head { seq, revision, time, bytes, .. } = next;
                     self.truncation.applied(LogMark { seq, revision, time, bytes });
-                    if let Some(seq) = truncated_to {
+                    if let Some(LogMark { seq, .. }) = truncated_to {
                         tracing::info!(seq, "the log was truncated up to this entry");
                         self.truncation.deleted(seq);
                     }
@@ -177,7 +181,7 @@ impl EtcdLog {
     }
 
     /// Up to which entry the log is deleted by the commit that makes this head.
-    fn truncated_to(&self, next: &Head) -> Option<u64> {
+    fn truncated_to(&self, next: &Head) -> Option<LogMark> {
         let is_due = Truncation::is_due(next.seq);
         is_due.then(|| self.truncation.end(&self.published, next.bytes, machine_time()))?
     }

@@ -16,13 +16,17 @@ pub struct LogMetrics {
     pub lost: Counter,
     /// The last revision of the log, as of the last head that was read or committed.
     pub head_revision: Gauge,
-    /// The bytes of all entries of the log, as of the same head.
+    /// The bytes of the entries that the log has, as of the same head.
     pub bytes: Gauge,
+    /// Snapshots that other replicas began to take from this one.
+    pub snapshots_given: Counter,
+    /// Snapshots that this replica has installed.
+    pub snapshots_taken: Counter,
 }
 
 impl LogMetrics {
     pub(super) fn set_head(&self, head: &Head) {
         self.head_revision.set(head.revision.0);
-        self.bytes.set(head.bytes);
+        self.bytes.set(head.bytes.saturating_sub(head.truncated_bytes));
     }
 }
