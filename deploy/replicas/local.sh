@@ -80,13 +80,14 @@ up)
       --advertise-client-urls "http://127.0.0.1:${n}2379" \
       --listen-peer-urls "http://127.0.0.1:${n}2380" \
       --initial-advertise-peer-urls "http://127.0.0.1:${n}2380" \
-      --initial-cluster "$peers" --initial-cluster-token "scopegate-local"
+      --initial-cluster "$peers" --initial-cluster-token "scopegate-local" \
+      --auto-compaction-mode periodic --auto-compaction-retention 5m
   done
   until_ok "$SCOPEGATE" replicas init --if-none --replicate "$url"
   for n in 1 2 3; do
     start "replica-$n" "$SCOPEGATE" serve --data-dir "$dir/replica-$n" --replicate "$url" \
       --replica-name "replica-$n" --listen "127.0.0.1:5005$n" \
-      --advertise "http://127.0.0.1:5005$n" --allow-unauthenticated
+      --advertise "http://127.0.0.1:5005$n" --metrics "127.0.0.1:946$n" --allow-unauthenticated
   done
   for n in 1 2 3; do
     until_ok "$SCOPEGATE" health --endpoint "127.0.0.1:5005$n"

@@ -93,6 +93,9 @@ async fn snapshot(api: &Api) -> Result<impl Stream<Item = Chunk> + Send + use<>,
         LogError::Store(error) => refused(error),
         _ => refused(StoreError::Unavailable),
     })?;
+    if let Some(replica) = authority.replica() {
+        replica.log_metrics().snapshots_given.inc();
+    }
     let (send, chunks) = mpsc::channel(CHUNKS_AHEAD);
     // This blocks on the disk and on the other replica.
     tokio::task::spawn_blocking(move || {

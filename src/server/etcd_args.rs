@@ -3,6 +3,7 @@
 //! Not here: the flags of a replica itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
@@ -60,7 +61,13 @@ impl EtcdArgs {
         };
         let login = self.replicate_user.clone().zip(self.replicate_password_file.clone());
         let login = login.map(|(user, password_file)| Login { user, password_file });
-        Some(Settings { url: self.replicate.clone()?, tls, login, cluster_id: None })
+        Some(Settings {
+            url: self.replicate.clone()?,
+            tls,
+            login,
+            cluster_id: None,
+            errors: Arc::default(),
+        })
     }
 
     /// A client for a command that needs etcd.

@@ -22,6 +22,8 @@ use crate::store::replicated::{
     Cluster, FORMAT, LogError, LogSummary, Replica, ReplicaError, Settings,
 };
 
+/// Where Linux names the clock source of the machine.
+const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,7 @@ enum Opened {
 impl ReplicaStart {
     /// A replica that is not connected yet.
     pub(super) fn new(args: &ServeArgs, settings: Settings) -> Result<Self, StartupError> {
+        warn_of_clock_source();
         let identity = args.tls_cert.clone().zip(args.tls_key.clone());
         let peer_tls = TlsFiles { ca: args.replica.peer_ca.clone(), identity };
         let (replica, is_resync) = (Replica::new(settings)?, args.replica.resync);
@@ -186,6 +189,7 @@ impl ReplicaStart {
                 Ok(Installed { revision, position }) => {
                     match self.replica.check(cluster, position).await {
                         Ok(()) => {
+                            self.replica.log_metrics().snapshots_taken.inc();
                             tracing::info!(%name, %revision, "the snapshot of a replica is installed");
                             return Ok(None);
                         }
@@ -245,6 +249,18 @@ pub(super) fn discard(dir: &Path) {
             tracing::warn!(%error, dir = %dir.display(), "the replaced store could not be deleted");
         }
     });
+}
+
+/// Warns of a clock that may stand still while the virtual machine is suspended. A lease then ends too late
+/// by that time.
+fn warn_of_clock_source() {
+    let source = std::fs::read_to_string(CLOCK_SOURCE).unwrap_or_default();
+    if source.trim() == "kvm-clock" {
+        tracing::warn!(
+            "the clock of this virtual machine, `kvm-clock`, may not count the time for which the machine \
+             is suspended: restart a suspended machine, and do not resume it"
+        );
+    }
 }
 
 /// Waits until the replica of this authority has joined, and says why it has to wait.

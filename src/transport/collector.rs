@@ -9,7 +9,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -25,12 +25,15 @@ use crate::authority::issuer_keys::IssuerKeysStatus;
 use crate::authority::{Authority, TokenResult};
 use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
-use crate::metrics::{Histogram, HistogramSnapshot};
+use crate::metrics::{Histogram, HistogramSnapshot, machine_time};
 use crate::oauth::authorization_server::AuthorizationServer;
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::log;
 use crate::observe::otlp::Traces;
 use crate::observe::rejected_callers::RejectedCallers;
+use crate::store::boot_clock;
+use crate::store::replicated::Replica;
+use crate::store::replicated::membership::MembershipState;
 use crate::wire::names::{code_name, reason_name};
 
 /// The places where the server counts.
@@ -223,7 +226,8 @@ impl Collector for ServerCollector {
         let help = "How far the store's time is ahead of the machine's clock";
         let ahead = authority.clock_ahead().as_secs();
         out.gauge("clock_ahead", help, Some(&Unit::Seconds), ahead)?;
-        encode_authority(&mut out, authority)
+        encode_authority(&mut out, authority)?;
+        authority.replica().map_or(Ok(()), |replica| encode_replica(&mut out, authority, replica))
     }
 }
 
@@ -318,6 +322,72 @@ fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::R
     out.gauge("disk_reserve", help, Some(&Unit::Bytes), store.reserve.read())?;
     let help = "The latest published revision";
     out.gauge("published_revision", help, None, authority.published().0)
+}
+
+/// The metrics of a replica.
+fn encode_replica(
+    out: &mut ScrapeWriter<'_>,
+    authority: &Authority,
+    replica: &Replica,
+) -> fmt::Result {
+    let state = match &*replica.state().borrow() {
+        MembershipState::Joining(_) => "joining",
+        MembershipState::Joined { .. } => "joined",
+        MembershipState::Refused(_) => "refused",
+        MembershipState::Left => "left",
+    };
+    let states = ["joining", "joined", "refused", "left"]
+        .map(|name| ([("state", name)], u64::from(name == state)));
+    out.gauges("replica_state", "1 for the present state of the replica, else 0", None, states)?;
+    let now = boot_clock::now();
+    let left = Duration::from_nanos(authority.lease().until().saturating_sub(now));
+    let help = "For how long the replica may answer without another answer of etcd, in seconds";
+    let descriptor =
+        out.0.encode_descriptor("replica_lease_seconds_left", help, None, MetricType::Gauge)?;
+    ConstGauge::new(left.as_secs_f64()).encode(descriptor)?;
+    let (log, sessions) = (replica.log_metrics(), replica.membership_metrics());
+    let help = "The last revision of the log in etcd, as the replica last read it";
+    out.gauge("replica_head_revision", help, None, log.head_revision.read())?;
+    let help = "The latest revision that the replica has published";
+    out.gauge("replica_published_revision", help, None, authority.published().0)?;
+    let help = "Bytes of the entries of the log in etcd";
+    out.gauge("replica_log", help, Some(&Unit::Bytes), log.bytes.read())?;
+    let help = "Duration of a beat, by which the replica renews its lease";
+    out.histogram("replica_beat", help, &snapshot(&sessions.beats))?;
+    let help = "Duration of a commit of own changes to the log in etcd";
+    out.histogram("replica_commit", help, &snapshot(&log.commits))?;
+    let help = "Commits that came second to those of another replica, and were tried again";
+    out.counter("replica_commits_lost", help, log.lost.read())?;
+    let help =
+        "Snapshots of the store that other replicas began to take, and that this one installed";
+    let ways = [("given", log.snapshots_given.read()), ("taken", log.snapshots_taken.read())];
+    out.counters("replica_snapshots", help, ways.map(|(way, count)| ([("way", way)], count)))?;
+    let help = "Sessions in which the replica could answer calls";
+    out.counter("replica_sessions", help, sessions.sessions.read())?;
+    let barrier = replica.barrier_metrics();
+    let help = "Time for which committed changes waited for all replicas";
+    out.histogram("replica_barrier", help, &snapshot(&barrier.seconds))?;
+    let help = "Changes that not every replica had published when their wait was given up";
+    out.counter("replica_barrier_given_up", help, barrier.given_up.read())?;
+    let waits = barrier.waits.read();
+    let waits = waits.iter().map(|(name, count)| ([("for", name.as_str())], *count));
+    out.counters("replica_barrier_waits", "Waits of changes, by the awaited replica", waits)?;
+    let fences = barrier.fences.read();
+    let fences = fences.iter().map(|(name, count)| ([("of", name.as_str())], *count));
+    out.counters("replica_fences", "Sessions of other replicas that this one ended", fences)?;
+    let errors = replica.settings().etcd.errors.read();
+    let errors = errors.map(|(kind, count)| ([("kind", kind)], count));
+    out.counters("replica_etcd_errors", "Calls of etcd that ended with an error", errors)?;
+    let help = "How far the clock of another replica is ahead of this one";
+    let seconds = Some(&Unit::Seconds);
+    let mut family =
+        out.0.encode_descriptor("replica_clock_ahead", help, seconds, MetricType::Gauge)?;
+    let clocks = replica.members().clocks_ahead(now, machine_time());
+    for (name, ahead) in clocks.iter().filter(|(name, _)| **name != replica.settings().name) {
+        let labels = [("of", name.as_str())];
+        ConstGauge::new(ahead.as_secs_f64()).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn encode_issuers(out: &mut ScrapeWriter<'_>, issuers: &[IssuerKeysStatus]) -> fmt::Result {

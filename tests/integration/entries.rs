@@ -601,10 +601,21 @@ proptest! {
     ) {
         let (cluster, incarnation, closing) = ids;
         let (seq, revision, bytes, format) = numbers;
+        let truncated_bytes = bytes / 3;
         let state = closing.map_or(HeadState::Open, HeadState::Closed);
         let (revision, hash) = (Revision(revision), Hash::from_bytes(hash));
-        let head =
-            Head { cluster, incarnation, seq, revision, hash, time, bytes, format, state };
+        let head = Head {
+            cluster,
+            incarnation,
+            seq,
+            revision,
+            hash,
+            time,
+            bytes,
+            truncated_bytes,
+            format,
+            state,
+        };
         let encoded = head.encode();
         prop_assert_eq!(Head::decode(&encoded), Ok(head));
         // The format is 0 in a head that was cut off.

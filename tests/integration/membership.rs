@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use scopegate::metrics::machine_time;
+use scopegate::metrics::{HistogramSnapshot, machine_time};
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
 use scopegate::store::boot_clock;
@@ -62,6 +62,7 @@ struct Replica {
     followed: watch::Sender<Followed>,
     lost: watch::Sender<Option<Uuid>>,
     metrics: Arc<MembershipMetrics>,
+    errors: Arc<etcd::ErrorCounts>,
     membership: Membership,
     state: watch::Receiver<MembershipState>,
 }
@@ -76,9 +77,11 @@ impl Replica {
         let (lease, metrics) = (Arc::new(Lease::none()), Arc::default());
         let (followed, followed_receiver) = watch::channel(followed(2));
         let (lost, lost_receiver) = watch::channel(None);
+        let etcd = Etcd::settings(addresses);
+        let errors = Arc::clone(&etcd.errors);
         let membership = Membership::start(Setup {
             settings: Settings {
-                etcd: Etcd::settings(addresses),
+                etcd,
                 name: Name::parse("replica-0".to_owned()).expect("a name"),
                 advertise: "http://127.0.0.1:1".to_owned(),
                 ttl,
@@ -94,7 +97,7 @@ impl Replica {
         });
         let membership = membership.expect("a thread");
         let state = membership.state();
-        Self { lease, followed, lost, metrics, membership, state }
+        Self { lease, followed, lost, metrics, errors, membership, state }
     }
 
     async fn until_state(&mut self, condition: impl FnMut(&MembershipState) -> bool) {
@@ -263,9 +266,10 @@ async fn session_goes_on_when_the_leader_of_etcd_dies_or_a_node_hangs() {
     etcd.until_it_answers(&client).await;
     let sessions: Vec<_> = records(&client).await.iter().map(|one| one.session).collect();
     assert_eq!((sessions, replica.metrics.sessions.read()), (vec![session], 1));
-    assert!(replica.metrics.last_beat() > Duration::ZERO);
-    let [no_answer, ..] = &replica.metrics.etcd_errors;
-    assert!(no_answer.read() > 0);
+    let mut beats = HistogramSnapshot::default();
+    replica.metrics.beats.add_to(&mut beats);
+    assert!(beats.seconds() > 0.0);
+    assert!(replica.errors.read().iter().any(|(kind, count)| *kind == "no_answer" && *count > 0));
 }
 
 #[tokio::test]

@@ -4,7 +4,8 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::harness;
-use crate::harness::{Client, Server, free_address, scopes_of};
+use crate::harness::etcd::Etcd;
+use crate::harness::{Client, Server, free_address, scopegate, scopes_of};
 use scopegate::proto::*;
 use tonic::Code;
 
@@ -93,6 +94,53 @@ async fn requests_are_counted_once_by_their_labels() {
     assert!(after.keys().all(|series| !series.contains("acme") && !series.contains("\"hr\"")));
     let (status, _) = get(&metrics, "/elsewhere");
     assert_eq!(status, "HTTP/1.1 404 Not Found");
+}
+
+#[tokio::test]
+async fn replicas_measure_their_lease_the_log_and_each_other() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("etcd://{}/test", etcd.address(0));
+    let init = scopegate().args(["replicas", "init", "--replicate", &url]).output();
+    assert!(init.expect("it runs").status.success());
+    let replica = |name: &str| {
+        let metrics = free_address();
+        let args = ["--replicate", &url, "--replica-name", name, "--metrics", &metrics];
+        (Server::start(&dir.path().join(name), &args), metrics)
+    };
+    let ((a, metrics), (_b, _)) = (replica("a"), replica("b"));
+    let apply = scopegate()
+        .args(["catalog", "apply", "--yes", "--endpoint", &a.url()])
+        .arg(harness::catalog("360learning.yaml"))
+        .output();
+    assert!(apply.expect("it runs").status.success());
+    a.client().await.create_company("acme", None).await;
+    let all = scrape(&metrics);
+    for (series, value) in [
+        ("state{state=\"joined\"}", 1.0),
+        ("state{state=\"joining\"}", 0.0),
+        ("head_revision", 2.0),
+        ("published_revision", 2.0),
+        ("commit_seconds_count", 2.0),
+        ("commits_lost_total", 0.0),
+        ("barrier_seconds_count", 2.0),
+        ("barrier_given_up_total", 0.0),
+        ("barrier_waits_total{for=\"b\"}", 2.0),
+        ("sessions_total", 1.0),
+        ("snapshots_total{way=\"given\"}", 0.0),
+        ("etcd_errors_total{kind=\"no_space\"}", 0.0),
+    ] {
+        let series = format!("scopegate_replica_{series}");
+        assert_eq!(all.get(&series), Some(&value), "{series}: {all:#?}");
+    }
+    let left = all["scopegate_replica_lease_seconds_left"];
+    assert!(left > 0.0 && left <= 4.0, "{left}");
+    assert!(all["scopegate_replica_log_bytes"] > 0.0);
+    assert!(all["scopegate_replica_beat_seconds_count"] > 0.0);
+    // Both have the clock of this machine. A record that is on its way makes it look behind.
+    let ahead = all["scopegate_replica_clock_ahead_seconds{of=\"b\"}"];
+    assert!(ahead < 0.1, "{ahead}");
+    assert!(!all.contains_key("scopegate_replica_clock_ahead_seconds{of=\"a\"}"));
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //! Not here: what the keys mean, and what a caller does while the outcome of a transaction is unknown.
 
 mod error;
+mod error_counts;
 mod login;
 mod node;
 mod operation;
@@ -20,7 +21,7 @@ mod url;
 mod watch;
 
 use std::future::Future;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -30,6 +31,7 @@ use tonic::{Request, Response};
 
 pub use self::error::EtcdError;
 pub(in crate::store) use self::error::cause;
+pub use self::error_counts::ErrorCounts;
 pub use self::login::Login;
 pub use self::node::AVOIDED_FOR;
 pub use self::operation::{
@@ -67,6 +69,8 @@ pub struct Settings {
     pub login: Option<Login>,
     /// The cluster whose answers count. None: the one that answers first.
     pub cluster_id: Option<u64>,
+    /// Where the errors of calls are counted.
+    pub errors: Arc<ErrorCounts>,
 }
 
 /// A client of one etcd cluster. All keys that it is given, and all that it returns, are relative to
@@ -81,6 +85,7 @@ pub struct Client {
     tokens: TokenSlot,
     /// The cluster whose answers count, once it is known.
     cluster_id: OnceLock<u64>,
+    errors: Arc<ErrorCounts>,
 }
 
 /// A response that says which cluster it comes from.
@@ -107,7 +112,7 @@ impl Client {
     /// # Errors
     /// A TLS file cannot be used, or does not fit the URL: a sentence.
     pub fn new(settings: Settings) -> Result<Self, String> {
-        let Settings { url, tls, login, cluster_id } = settings;
+        let Settings { url, tls, login, cluster_id, errors } = settings;
         let cluster_id = cluster_id.map(OnceLock::from).unwrap_or_default();
         let keyspace = Keyspace::new(&url.prefix);
         Ok(Self {
@@ -115,6 +120,7 @@ impl Client {
             keyspace,
             tokens: TokenSlot::new(login),
             cluster_id,
+            errors,
         })
     }
 
@@ -224,7 +230,10 @@ impl Client {
         if matches!(answer, Err(EtcdError::NoAnswer(_))) {
             self.nodes.gave_no_answer(node);
         }
-        answer.map_err(|error| error.at(self.nodes.address(node)))
+        answer.map_err(|error| {
+            self.errors.count(&error);
+            error.at(self.nodes.address(node))
+        })
     }
 
     /// An answer of another cluster is none.

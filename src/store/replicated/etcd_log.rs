@@ -11,7 +11,7 @@
 //! everywhere (`barrier`).
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -24,7 +24,7 @@ use super::log_page::{self, LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
-use super::{EntryLog, EntryOutcome, LogError, NewEntry, Waited, Waiter, keys};
+use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
@@ -51,6 +51,7 @@ pub(super) struct EtcdLog {
     pub(super) parted: watch::Sender<Option<LogError>>,
     /// Where changes wait until every replica has published them.
     pub(super) barrier: BarrierHandle,
+    pub(super) metrics: Arc<LogMetrics>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
     /// What each session had published at the last commit.
@@ -109,10 +110,13 @@ impl EtcdLog {
                 }
                 continue;
             };
-            let next = head.after(entry);
+            let mut next = head.after(entry);
+            let truncated_to = self.truncated_to(&next);
+            if let Some(mark) = truncated_to {
+                next.truncated_bytes = mark.bytes;
+            }
             let next_bytes = Bytes::from(next.encode());
             let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
-            let truncated_to = self.truncated_to(&next);
             let mut txn = Txn {
                 compares: vec![Compare::Is(head_key.clone(), head_bytes)],
                 then: vec![
@@ -122,12 +126,14 @@ impl EtcdLog {
                 ],
                 or_else: log_page::ranges(entry.before).to_vec(),
             };
-            txn.then.extend(truncated_to.map(|seq| Operation::Delete(keys::entries_up_to(seq))));
+            txn.then
+                .extend(truncated_to.map(|mark| Operation::Delete(keys::entries_up_to(mark.seq))));
             match self.client.txn(&txn, ANSWER).await {
                 Ok(answer) if answer.succeeded => {
+                    self.metrics.set_head(&next);
                     let Head { seq, revision, time, bytes, .. } = next;
                     self.truncation.applied(LogMark { seq, revision, time, bytes });
-                    if let Some(seq) = truncated_to {
+                    if let Some(LogMark { seq, .. }) = truncated_to {
                         tracing::info!(seq, "the log was truncated up to this entry");
                         self.truncation.deleted(seq);
                     }
@@ -178,7 +184,7 @@ impl EtcdLog {
     }
 
     /// Up to which entry the log is deleted by the commit that makes this head.
-    fn truncated_to(&self, next: &Head) -> Option<u64> {
+    fn truncated_to(&self, next: &Head) -> Option<LogMark> {
         let is_due = Truncation::is_due(next.seq);
         is_due.then(|| self.truncation.end(&self.published, next.bytes, machine_time()))?
     }
@@ -225,8 +231,9 @@ fn refused(error: &EtcdError) -> EntryOutcome {
 
 impl EntryLog for EtcdLog {
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome {
-        let runtime = self.runtime.clone();
-        runtime.block_on(async {
+        let (runtime, metrics) = (self.runtime.clone(), Arc::clone(&self.metrics));
+        let begun = Instant::now();
+        let outcome = runtime.block_on(async {
             let mut commit = std::pin::pin!(Self::commit(self, entry));
             let mut often = tokio::time::interval(MEANWHILE);
             loop {
@@ -238,7 +245,12 @@ impl EntryLog for EtcdLog {
                     }
                 }
             }
-        })
+        });
+        metrics.commits.note(begun.elapsed());
+        if matches!(outcome, EntryOutcome::Behind(_)) {
+            metrics.lost.inc();
+        }
+        outcome
     }
 
     fn failed(&self, error: LogError) {

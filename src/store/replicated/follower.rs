@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::etcd::{Client, EtcdError, Range, Watch};
 use super::log_page::{LogPage, PageError};
-use super::{Followed, LogError, keys};
+use super::{Followed, LogError, LogMetrics, keys};
 use crate::store::StoreError;
 use crate::store::command_queue::CommandQueue;
 
@@ -29,6 +29,7 @@ pub(super) struct Follower {
     pub(super) cluster: Uuid,
     pub(super) commands: CommandQueue,
     pub(super) followed: watch::Receiver<Followed>,
+    pub(super) metrics: Arc<LogMetrics>,
 }
 
 impl Follower {
@@ -58,6 +59,7 @@ impl Follower {
                     continue;
                 }
             };
+            self.metrics.set_head(&page.head);
             if !page.entries.is_empty() {
                 if !self.apply(page).await? {
                     return Ok(());

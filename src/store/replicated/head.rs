@@ -33,6 +33,8 @@ pub struct Head {
     pub time: Timestamp,
     /// The bytes of all entries since the cluster was initialised.
     pub bytes: u64,
+    /// The bytes of those entries that the log no longer has.
+    pub truncated_bytes: u64,
     /// The format in which entries are written.
     pub format: u32,
     /// Whether the log accepts entries.
@@ -61,8 +63,20 @@ impl Head {
     ) -> Self {
         let ids = [*cluster.as_bytes(), *incarnation.as_bytes()].concat();
         let hash = Hash::from_bytes(blake3::derive_key(ROOT, &ids));
-        let (seq, bytes, format, state) = (0, 0, FORMAT, HeadState::Open);
-        Self { cluster, incarnation, seq, revision, hash, time, bytes, format, state }
+        let (seq, bytes, truncated_bytes) = (0, 0, 0);
+        let (format, state) = (FORMAT, HeadState::Open);
+        Self {
+            cluster,
+            incarnation,
+            seq,
+            revision,
+            hash,
+            time,
+            bytes,
+            truncated_bytes,
+            format,
+            state,
+        }
     }
 
     /// The position of a store that has applied all entries.
@@ -110,6 +124,7 @@ impl Head {
             hash: hash(&head.hash)?,
             time: moment(head.time)?,
             bytes: head.bytes,
+            truncated_bytes: head.truncated_bytes,
             format: head.format,
             state,
         })
@@ -130,6 +145,7 @@ impl Head {
             hash: self.hash.as_bytes().to_vec(),
             time: Some(stamp(self.time)),
             bytes: self.bytes,
+            truncated_bytes: self.truncated_bytes,
             format: self.format,
             state: state.into(),
             closing_id,

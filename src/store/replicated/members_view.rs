@@ -7,15 +7,18 @@
 //!
 //! Not here: who reads the records, and who deletes them; see [`MembersTask`](super::MembersTask).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
 use prost::Message;
 use uuid::Uuid;
 
 use super::etcd::RangeAnswer;
 use super::member_record::MemberRecord;
 use super::{keys, proto};
+use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 
 /// The least margin for clocks whose rates differ, and for stops that a clock does not count.
@@ -73,6 +76,23 @@ impl MembersView {
     pub fn get(&self, session: Uuid) -> Option<&Member> {
         let at = self.members.binary_search_by_key(&session, |member| member.session).ok()?;
         self.members.get(at)
+    }
+
+    /// How far the clock of each replica is ahead of this one, by its last renewal; `now` is the time of
+    /// the boot clock, and `clock` that of this replica's clock. It is too low by the time for which a
+    /// renewal was on its way.
+    #[must_use]
+    pub fn clocks_ahead(&self, now: u64, clock: Timestamp) -> BTreeMap<Name, SignedDuration> {
+        let mut all = BTreeMap::new();
+        for Member { record, since, .. } in &self.members {
+            let Some(record) = record else { continue };
+            let age = SignedDuration::from_nanos_i128(now.saturating_sub(*since).into());
+            let ahead = clock.duration_until(record.clock).saturating_add(age);
+            // A name has several records for a while after its replica has begun another session.
+            let most = all.entry(record.name.clone()).or_insert(ahead);
+            *most = ahead.max(*most);
+        }
+        all
     }
 
     /// All records.

@@ -29,7 +29,7 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-pub use self::metrics::{ETCD_ERROR_KINDS, MembershipMetrics};
+pub use self::metrics::MembershipMetrics;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
@@ -172,6 +172,7 @@ fn run(
             state.send_if_modified(|state| {
                 let is_new = state != member.state();
                 if is_new {
+                    log_change(state, member.state());
                     member.state().clone_into(state);
                 }
                 is_new
@@ -201,6 +202,19 @@ fn run(
             };
         }
     });
+}
+
+/// Logs when the replica begins to answer calls, and when it ceases to.
+fn log_change(before: &MembershipState, now: &MembershipState) {
+    match (before, now) {
+        (MembershipState::Joined { .. }, MembershipState::Joining(why)) => {
+            tracing::warn!(%why, "the replica answers no call until it has joined its cluster again");
+        }
+        (_, MembershipState::Joined { session, .. }) => {
+            tracing::info!(%session, "the replica has joined its cluster");
+        }
+        _ => {}
+    }
 }
 
 async fn ask(client: &Client, txn: Txn) -> Result<TxnAnswer, EtcdError> {

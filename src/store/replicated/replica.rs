@@ -26,7 +26,8 @@ use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::truncation::Truncation;
 use super::{
-    BarrierMetrics, Followed, LogError, LogPosition, LogWriter, Settings, Waited, etcd_log, keys,
+    BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, Settings, Waited,
+    etcd_log, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
@@ -68,6 +69,7 @@ pub struct Replica {
     parted: watch::Sender<Option<LogError>>,
     barrier: BarrierHandle,
     members: watch::Receiver<Arc<MembersView>>,
+    log_metrics: Arc<LogMetrics>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
     /// The last own session that was seen fenced, or whose record was seen to be gone.
@@ -162,6 +164,7 @@ impl Replica {
             parted: watch::Sender::new(None),
             barrier,
             members: view,
+            log_metrics: Arc::default(),
             barrier_metrics,
             membership_metrics: Arc::default(),
             lost,
@@ -260,6 +263,12 @@ impl Replica {
         Arc::clone(&self.members.borrow())
     }
 
+    /// The metrics of the log and of the own commits.
+    #[must_use]
+    pub fn log_metrics(&self) -> &LogMetrics {
+        &self.log_metrics
+    }
+
     /// The metrics of the barrier.
     #[must_use]
     pub fn barrier_metrics(&self) -> &BarrierMetrics {
@@ -290,6 +299,7 @@ impl Replica {
             session: self.session.subscribe(),
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
+            metrics: Arc::clone(&self.log_metrics),
             truncation: Truncation::default(),
             published: Vec::new(),
         };
@@ -310,8 +320,13 @@ impl Replica {
         };
         let OwnLog { cluster, incarnation, lease, followed } = log;
         let client = Arc::clone(&self.client);
-        let follower =
-            Follower { client: Arc::clone(&client), cluster, commands, followed: followed.clone() };
+        let follower = Follower {
+            client: Arc::clone(&client),
+            cluster,
+            commands,
+            followed: followed.clone(),
+            metrics: Arc::clone(&self.log_metrics),
+        };
         let parted = self.parted.clone();
         self.runtime.spawn(async move {
             let of_log = Arc::clone(&follower.client);
@@ -371,6 +386,7 @@ impl Replica {
 
     /// Ends the session, and deletes its record. From then on no call is answered.
     pub fn leave(&self) {
+        // The lock is not held while the replica leaves.
         let membership = lock(&self.membership).take();
         if let Some(membership) = membership {
             membership.leave();

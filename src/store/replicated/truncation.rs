@@ -58,10 +58,10 @@ impl Truncation {
         }
     }
 
-    /// The number up to which entries may be deleted, if any may. `published` is what each listed
+    /// The last entry that may be deleted with all before it, if any may. `published` is what each listed
     /// session has told, and `bytes` are those of all entries since the cluster was initialised.
     #[must_use]
-    pub fn end(&self, published: &[Revision], bytes: u64, now: Timestamp) -> Option<u64> {
+    pub fn end(&self, published: &[Revision], bytes: u64, now: Timestamp) -> Option<LogMark> {
         let is_done = |mark: &&LogMark| {
             let behind = bytes.saturating_sub(mark.bytes);
             published.iter().all(|published| *published >= mark.revision)
@@ -71,7 +71,7 @@ impl Truncation {
                 }
         };
         // The times of several clocks have no order, so the first entry that is kept ends it.
-        self.0.iter().take_while(is_done).last().map(|mark| mark.seq)
+        self.0.iter().take_while(is_done).last().copied()
     }
 
     /// Notes that the entries up to this number were deleted.
@@ -106,7 +106,7 @@ mod tests {
 
     fn end(marks: &Truncation, published: &[u64]) -> Option<u64> {
         let published: Vec<_> = published.iter().copied().map(Revision).collect();
-        marks.end(&published, 1_000 * MIB, NOW)
+        marks.end(&published, 1_000 * MIB, NOW).map(|mark| mark.seq)
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scopegate::store::replicated::etcd::{Client, EtcdUrl, NodeStatus, Range, Settings, TlsFiles};
@@ -84,7 +85,13 @@ impl Etcd {
 
     pub fn settings(addresses: &[&str]) -> Settings {
         let url: EtcdUrl = format!("etcd://{}/test", addresses.join(",")).parse().expect("a URL");
-        Settings { url, tls: TlsFiles::default(), login: None, cluster_id: None }
+        Settings {
+            url,
+            tls: TlsFiles::default(),
+            login: None,
+            cluster_id: None,
+            errors: Arc::default(),
+        }
     }
 
     /// A client of all nodes.

@@ -236,10 +236,7 @@ impl Member {
     fn answered(&mut self, sent: &Sent, answer: Result<TxnAnswer, EtcdError>) {
         let answer = match answer {
             Ok(answer) => answer,
-            Err(error) => {
-                self.parts.metrics.count_error(&error);
-                return self.failed(sent, &error);
-            }
+            Err(error) => return self.failed(sent, &error),
         };
         if answer.succeeded {
             // Records of sessions that were over for a minute are deleted now for the last time.
@@ -334,7 +331,8 @@ impl Member {
             _ => (session.until(), None),
         };
         let Some(first_sent) = renewed else { return self.fenced() };
-        self.parts.metrics.set_last_beat(self.now().saturating_sub(first_sent));
+        let time = Duration::from_nanos(self.now().saturating_sub(first_sent));
+        self.parts.metrics.beats.note(time);
         if self.checked_head(answer.ranges.last(), sent).is_none() {
             return;
         }

@@ -61,7 +61,13 @@ impl World {
         let member = Member::new(
             Parts {
                 settings: Settings {
-                    etcd: EtcdSettings { url, tls, login: None, cluster_id: None },
+                    etcd: EtcdSettings {
+                        url,
+                        tls,
+                        login: None,
+                        cluster_id: None,
+                        errors: Arc::default(),
+                    },
                     name: name("a"),
                     advertise: "http://a".to_owned(),
                     ttl: Duration::from_millis(TTL),
