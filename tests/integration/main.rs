@@ -61,6 +61,7 @@ mod platforms;
 mod power_loss;
 mod redb_engine;
 mod replay;
+mod replicas;
 mod replicas_cli;
 mod replication;
 mod requirements;
