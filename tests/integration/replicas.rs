@@ -6,12 +6,15 @@
 
 mod etcd_faults;
 mod failover;
+mod joiners;
 mod load;
 mod replica_faults;
+mod stale_answers;
 mod writers;
 
 use std::time::Duration;
 
+use crate::harness::Server;
 use crate::harness::cluster::Cluster;
 
 /// The shortest lease, so that what waits for its end is soon over.
@@ -20,4 +23,11 @@ const LEASE: Duration = Duration::from_secs(3);
 /// Three replicas on one node of etcd.
 async fn three() -> Option<Cluster> {
     Cluster::start(1, &[], 3, LEASE).await
+}
+
+/// The sentence with which a process ended by itself.
+fn sentence(server: Server) -> String {
+    let (status, log) = server.ended();
+    assert!(!status.success(), "{status}: {log:#?}");
+    log.last().cloned().unwrap_or_default()
 }

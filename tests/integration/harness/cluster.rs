@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::{Client, Server, free_address, scopegate};
 
 /// How long anything may take that must happen, on a machine that is busy with other tests.
-const WAIT_LIMIT: Duration = Duration::from_secs(60);
+const WAIT_LIMIT: Duration = Duration::from_secs(120);
 /// The catalog of all clusters.
 const CATALOG: &str = "scopes: { a: , b: }";
 
@@ -32,7 +32,7 @@ pub struct Cluster {
 /// A replica of a cluster.
 pub struct Replica {
     pub dir: PathBuf,
-    address: String,
+    pub address: String,
     /// What is between it and each node of etcd.
     proxies: Vec<Proxy>,
     server: Option<Server>,

@@ -6,7 +6,7 @@ use scopegate::store::replicated::etcd::Range;
 use scopegate::store::replicated::keys;
 use scopegate::store::replicated::member_record::MemberRecord;
 
-use super::load::{Load, Route};
+use super::load::Load;
 use super::three;
 use crate::harness::cluster::{Cluster, until};
 use crate::harness::etcd::WITHIN;
@@ -24,7 +24,7 @@ async fn records(cluster: &Cluster) -> Vec<MemberRecord> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_dies_is_waited_for_once() {
     let Some(mut cluster) = three().await else { return };
-    let load = Load::start(&cluster, Route::Own).await;
+    let load = Load::start(&cluster).await;
     load.begin_row();
     cluster.replicas[2].take().kill();
     load.goes_on(&[0, 1]).await;
@@ -42,7 +42,7 @@ async fn a_replica_that_dies_is_waited_for_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_that_was_stopped_answers_nothing_old_when_it_wakes_up() {
     let Some(mut cluster) = three().await else { return };
-    let load = Load::start(&cluster, Route::Own).await;
+    let load = Load::start(&cluster).await;
     // It wakes up when its record is gone, and what was changed meanwhile is acknowledged.
     load.begin_row();
     cluster.replicas[2].server().pause();
@@ -74,7 +74,7 @@ async fn a_replica_that_was_stopped_answers_nothing_old_when_it_wakes_up() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replica_without_etcd_answers_until_its_lease_ends() {
     let Some(cluster) = three().await else { return };
-    let load = Load::start(&cluster, Route::Own).await;
+    let load = Load::start(&cluster).await;
     for (fault, cut) in [
         ("a replica whose connections to etcd are cut", Cluster::cut as fn(&Cluster, usize)),
         ("a replica whose connections to etcd hang", Cluster::hold),
@@ -94,7 +94,7 @@ async fn a_replica_without_etcd_answers_until_its_lease_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_replica_costs_a_change_a_fence() {
     let Some(mut cluster) = three().await else { return };
-    let load = Load::start(&cluster, Route::Own).await;
+    let load = Load::start(&cluster).await;
     load.begin_row();
     for _ in 0..3 {
         cluster.replicas[2].server().pause();
@@ -109,7 +109,7 @@ async fn a_slow_replica_costs_a_change_a_fence() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_are_restarted_one_after_the_other_under_load() {
     let Some(mut cluster) = three().await else { return };
-    let load = Load::start(&cluster, Route::Own).await;
+    let load = Load::start(&cluster).await;
     let failover = super::failover::Failover::start(&cluster);
     load.begin_row();
     for number in 0..3 {
