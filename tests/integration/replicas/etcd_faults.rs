@@ -151,12 +151,17 @@ async fn an_etcd_that_was_wiped_is_no_empty_truth() {
     cluster.etcd.start_node(0);
     load.until_failed(ALL, CUT_OFF).await;
     load.end_row("etcd is wiped");
-    for replica in &mut cluster.replicas {
+    for (number, replica) in cluster.replicas.iter_mut().enumerate() {
         assert!(replica.server().is_running());
-        replica.take().terminate();
+        match number {
+            0 => drop(replica.take().terminate()),
+            _ => replica.take().kill(),
+        }
     }
     for number in 0..3 {
         cluster.launch(number);
+    }
+    for number in 0..3 {
         let said = sentence(cluster.replicas[number].take());
         assert!(said.contains("replicas init"), "{said}");
     }
@@ -186,6 +191,8 @@ async fn an_etcd_that_was_set_back_is_followed_by_nobody() {
     load.end_row("etcd is set back");
     for number in 0..3 {
         cluster.launch(number);
+    }
+    for number in 0..3 {
         let said = sentence(cluster.replicas[number].take());
         assert!(has_parted(&said), "{said}");
     }

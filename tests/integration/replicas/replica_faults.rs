@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scopegate::proto::*;
 use scopegate::store::replicated::etcd::Range;
 use scopegate::store::replicated::keys;
 use scopegate::store::replicated::member_record::MemberRecord;
@@ -10,6 +11,7 @@ use super::load::Load;
 use super::three;
 use crate::harness::cluster::{Cluster, until};
 use crate::harness::etcd::WITHIN;
+use crate::harness::{Client, scopes_of};
 
 const CUT_OFF: &str = "REPLICA_CUT_OFF";
 /// Longer than a barrier waits before it fences, and shorter than a lease.
@@ -140,4 +142,56 @@ async fn nothing_acknowledged_is_lost_when_a_replica_is_killed_under_writers() {
     }
     writers.more(20).await;
     writers.finish(&cluster).await;
+}
+
+/// Panics if a replica still allows what was restricted.
+async fn assert_in_force(replica: &Client, what: &str) {
+    if let Ok(answer) = replica.ask(scopes_of("acme", "key", &["a"])).await {
+        assert_eq!(answer.reason(), Reason::ScopeNotInCompany, "after {what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_tells_of_a_change_waits_as_long_as_the_change() {
+    let Some(cluster) = three().await else { return };
+    let [first, second, third] = [0, 1, 2].map(|number| cluster.client(number));
+    first.create_company("acme", Some(&["a"])).await;
+    first.create_credential("acme", "key", &["a"]).await;
+    // This one goes on with what it has, until its lease ends.
+    cluster.hold(2);
+    let restrict = |request_id: &str| RestrictCompanyScopesRequest {
+        company_id: "acme".to_owned(),
+        scopes: vec!["a".to_owned()],
+        acknowledge_impact: true,
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let id = "7f1f3c1e-95f5-4f0c-8a3d-0c1d2b3a4f5e";
+    let change = async {
+        first.try_restrict(restrict(id)).await.expect("restricted");
+        assert_in_force(&third, "the change").await;
+    };
+    let others = async {
+        let is_shown = async || {
+            let answer = second.ask(scopes_of("acme", "key", &["a"])).await.expect("an answer");
+            answer.reason() == Reason::ScopeNotInCompany
+        };
+        until("the change is shown before it is acknowledged", is_shown).await;
+        let old = third.ask(scopes_of("acme", "key", &["a"])).await;
+        eprintln!("meanwhile the third answers {:?}", old.map(|answer| answer.reason()));
+        let repeat = async {
+            second.try_restrict(restrict(id)).await.expect("repeated");
+            assert_in_force(&third, "its repeat").await;
+        };
+        let unchanged = async {
+            second.try_restrict(restrict("")).await.expect("nothing to do");
+            assert_in_force(&third, "a change that changes nothing").await;
+        };
+        let refused = async {
+            second.grant("acme", "key", &["a"]).await.expect_err("not in the ceiling");
+            assert_in_force(&third, "a refusal").await;
+        };
+        tokio::join!(repeat, unchanged, refused);
+    };
+    tokio::join!(change, others);
 }
