@@ -46,6 +46,9 @@ const MAX_PATIENCE: u64 = 3_000 * MILLISECOND;
 /// After a longer time without an answer of etcd, both begin again: the session was perhaps unable to
 /// renew its record.
 const MAX_GAP: u64 = 300 * MILLISECOND;
+/// For how long nobody is fenced after a range had no answer. The node that gave none, or the leader that
+/// was elected meanwhile, may cost other replicas two time limits of their renewals.
+const AFTER_FAILURE: u64 = 2_000 * MILLISECOND;
 /// A wait is given up this long after the longest lapse time of the records that it waits for.
 const GRACE: u64 = 4_000 * MILLISECOND;
 /// The lapse time of a record that no answer has shown yet: the shortest one. When a wait ends by it,
@@ -152,6 +155,8 @@ pub(super) struct Barrier {
     sent_at: u64,
     /// Whether the last range had no answer.
     has_failed: bool,
+    /// Until when nobody is fenced.
+    patient_until: u64,
     /// When the last answer came.
     answered_at: Option<u64>,
     /// The calls that wait for a range.
@@ -196,6 +201,7 @@ impl Barrier {
             sent: 0,
             sent_at: 0,
             has_failed: false,
+            patient_until: 0,
             answered_at: None,
             queued: Vec::new(),
             asked: Vec::new(),
@@ -240,7 +246,9 @@ impl Barrier {
 
     /// Takes the answer of the range that was sent last, which came at `now`.
     pub(super) fn answered(&mut self, now: u64, answer: &RangeAnswer) -> Vec<Action> {
-        self.has_failed = false;
+        if mem::take(&mut self.has_failed) {
+            self.patient_until = now.saturating_add(AFTER_FAILURE);
+        }
         let last = self.answered_at.replace(now);
         let had_gap = last.is_none_or(|last| now.saturating_sub(last) > MAX_GAP);
         self.view = Arc::new(self.view.next(now, answer));
@@ -254,7 +262,9 @@ impl Barrier {
             let counts_gone = self.sent > wait.after;
             wait.see(now, &self.view, self.own, counts_gone, had_gap);
             if let Some(wait) = wait.go_on(now, &self.metrics) {
-                fences.extend(wait.impatient(now));
+                if now >= self.patient_until {
+                    fences.extend(wait.impatient(now));
+                }
                 self.waits.push(wait);
             }
         }

@@ -1,6 +1,6 @@
 //! Real etcd processes on loopback: one, or a cluster of three.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,6 +74,11 @@ impl Etcd {
         &self.nodes[node].address
     }
 
+    /// How many nodes the cluster has.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
+    }
+
     fn addresses(&self) -> Vec<&str> {
         self.nodes.iter().map(|node| node.address.as_str()).collect()
     }
@@ -104,6 +109,15 @@ impl Etcd {
         let deadline = Instant::now() + WAIT_LIMIT;
         while let Err(error) = client.range(&Range::key("none"), Duration::from_secs(1)).await {
             assert!(Instant::now() < deadline, "{error}\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until every node answers.
+    pub async fn until_all_answer(&self) {
+        let deadline = Instant::now() + WAIT_LIMIT;
+        while self.client().status(WITHIN).await.iter().any(Result::is_err) {
+            assert!(Instant::now() < deadline, "{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -157,6 +171,17 @@ impl Etcd {
         std::fs::remove_dir_all(&self.nodes[node].dir).expect("deleted");
     }
 
+    /// Copies the data of a node that does not run.
+    pub fn save(&self, node: usize, into: &Path) {
+        copy_dir(&self.nodes[node].dir, into);
+    }
+
+    /// Gives a node that does not run the data of another time.
+    pub fn restore(&self, node: usize, from: &Path) {
+        std::fs::remove_dir_all(&self.nodes[node].dir).expect("deleted");
+        copy_dir(from, &self.nodes[node].dir);
+    }
+
     /// Stops all threads of a node, until `resume`.
     pub fn pause(&self, node: usize) {
         pause(self.pid(node));
@@ -176,6 +201,12 @@ impl Etcd {
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
+}
+
+/// Copies a directory with all that is in it.
+pub fn copy_dir(from: &Path, into: &Path) {
+    let copied = Command::new("cp").arg("-a").arg(from).arg(into).status();
+    assert!(copied.expect("cp runs").success());
 }
 
 impl Drop for Etcd {

@@ -2,6 +2,7 @@
 
 pub mod bytes_codec;
 pub mod ca;
+pub mod cluster;
 pub mod etcd;
 pub mod fake_clock;
 pub mod http;
@@ -119,8 +120,22 @@ impl Server {
         Self::start_by(scopegate(), dir, args)
     }
 
-    /// Starts a server by a command that runs the binary with the arguments that follow.
-    pub fn start_by(mut command: Command, dir: &Path, args: &[&str]) -> Self {
+    /// Starts a server by a command that runs the binary with the arguments that follow, and waits until it
+    /// serves.
+    pub fn start_by(command: Command, dir: &Path, args: &[&str]) -> Self {
+        let (mut server, serving) = Self::launch(command, dir, args);
+        let addresses = serving.recv_timeout(Duration::from_secs(60));
+        (server.address, server.oauth) = addresses.expect("the server serves");
+        server
+    }
+
+    /// Starts a server by a command, and waits for nothing. It tells its addresses when it serves: that for
+    /// calls, and that for API clients.
+    pub fn launch(
+        mut command: Command,
+        dir: &Path,
+        args: &[&str],
+    ) -> (Self, mpsc::Receiver<(String, String)>) {
         let mut child = command
             .args(["serve", "--log-format", "json", "--data-dir"])
             .arg(dir)
@@ -145,9 +160,8 @@ impl Server {
                 kept.lock().expect("a log").push(line);
             }
         });
-        let addresses = receive.recv_timeout(Duration::from_secs(60));
-        let (address, oauth) = addresses.expect("the server serves");
-        Self { child, address, oauth, log: lines, reader: Some(reader) }
+        let (address, oauth, reader) = (String::new(), String::new(), Some(reader));
+        (Self { child, address, oauth, log: lines, reader }, receive)
     }
 
     /// Starts a server with a catalog of this repository.
@@ -157,6 +171,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("a log").clone()
     }
 
     /// How many lines of the log so far have this in them.
@@ -197,8 +216,18 @@ impl Server {
     }
 
     /// Asks it to end, and waits: how it ended, and all of its log.
-    pub fn end(mut self) -> (ExitStatus, Vec<String>) {
+    pub fn end(self) -> (ExitStatus, Vec<String>) {
         self.signal("TERM");
+        self.ended()
+    }
+
+    /// Whether the process has not ended by itself.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a process").is_none()
+    }
+
+    /// Waits until it ends by itself: how, and all of its log.
+    pub fn ended(mut self) -> (ExitStatus, Vec<String>) {
         let status = self.child.wait().expect("gone");
         self.reader.take().expect("a reader").join().expect("read");
         (status, std::mem::take(&mut *self.log.lock().expect("a log")))

@@ -469,6 +469,20 @@ fn time_without_answers_is_not_counted() {
 }
 
 #[test]
+fn nobody_is_fenced_for_two_seconds_after_a_range_without_an_answer() {
+    let lost_at = |lost: u64| {
+        fenced_at(move |time, world, _| {
+            if time == lost {
+                world.send_range();
+            }
+            true
+        })
+    };
+    assert_eq!(lost_at(3), Some(23));
+    assert_eq!(lost_at(9), Some(29));
+}
+
+#[test]
 fn session_that_publishes_gets_three_seconds_in_all() {
     let mut published = 0;
     let commit = 50;

@@ -1,0 +1,197 @@
+//! Faults of one replica: the others go on, and a change waits until that one can answer no more.
+
+use std::time::Duration;
+
+use scopegate::proto::*;
+use scopegate::store::replicated::etcd::Range;
+use scopegate::store::replicated::keys;
+use scopegate::store::replicated::member_record::MemberRecord;
+
+use super::load::Load;
+use super::three;
+use crate::harness::cluster::{Cluster, until};
+use crate::harness::etcd::WITHIN;
+use crate::harness::{Client, scopes_of};
+
+const CUT_OFF: &str = "REPLICA_CUT_OFF";
+/// Longer than a barrier waits before it fences, and shorter than a lease.
+const STOP: Duration = Duration::from_millis(1_500);
+
+async fn records(cluster: &Cluster) -> Vec<MemberRecord> {
+    let answer = cluster.etcd.client().range(&Range::under(keys::MEMBERS), WITHIN).await;
+    let pairs = answer.expect("an answer").pairs;
+    pairs.iter().map(|pair| MemberRecord::decode(&pair.value).expect("a record")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_dies_is_waited_for_once() {
+    let Some(mut cluster) = three().await else { return };
+    let load = Load::start(&cluster).await;
+    load.begin_row();
+    cluster.replicas[2].take().kill();
+    load.goes_on(&[0, 1]).await;
+    load.end_row("a replica dies").untouched(&[0, 1]);
+    let deleted = "the record of a replica that has died was deleted";
+    assert!(cluster.logged(deleted) > 0);
+    load.changes_go_on(&[0, 1]).await;
+    cluster.launch(2);
+    load.goes_on(&[0, 1, 2]).await;
+    let row = load.end_row("a dead replica starts again");
+    row.untouched(&[0, 1]);
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_was_stopped_answers_nothing_old_when_it_wakes_up() {
+    let Some(mut cluster) = three().await else { return };
+    let load = Load::start(&cluster).await;
+    // It wakes up when its record is gone, and what was changed meanwhile is acknowledged.
+    load.begin_row();
+    cluster.replicas[2].server().pause();
+    load.changes_go_on(&[0, 1]).await;
+    let asked = load.burst(2, 100);
+    cluster.replicas[2].server().signal("CONT");
+    for ended in asked {
+        ended.await.expect("no panic");
+    }
+    load.goes_on(&[0, 1, 2]).await;
+    let row = load.end_row("a replica stopped beyond its lease");
+    row.untouched(&[0, 1]);
+    assert!(row.failed(2, CUT_OFF) > 0, "its session was over");
+    // It wakes up when its record was fenced, and its lease is perhaps not over.
+    load.begin_row();
+    cluster.replicas[2].server().pause();
+    let is_fenced = |record: &MemberRecord| record.name.as_str() == "replica-2" && record.fenced;
+    until("the fence", async || records(&cluster).await.iter().any(is_fenced)).await;
+    let asked = load.burst(2, 100);
+    cluster.replicas[2].server().signal("CONT");
+    for ended in asked {
+        ended.await.expect("no panic");
+    }
+    load.goes_on(&[0, 1, 2]).await;
+    load.end_row("a replica stopped until it was fenced").untouched(&[0, 1]);
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_etcd_answers_until_its_lease_ends() {
+    let Some(cluster) = three().await else { return };
+    let load = Load::start(&cluster).await;
+    for (fault, cut) in [
+        ("a replica whose connections to etcd are cut", Cluster::cut as fn(&Cluster, usize)),
+        ("a replica whose connections to etcd hang", Cluster::hold),
+    ] {
+        load.begin_row();
+        cut(&cluster, 2);
+        load.until_failed(&[2], CUT_OFF).await;
+        load.goes_on(&[0, 1]).await;
+        load.end_row(fault).untouched(&[0, 1]);
+        cluster.mend(2);
+        load.goes_on(&[0, 1, 2]).await;
+        load.end_row("its connections are back").untouched(&[0, 1]);
+    }
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_replica_costs_a_change_a_fence() {
+    let Some(mut cluster) = three().await else { return };
+    let load = Load::start(&cluster).await;
+    load.begin_row();
+    for _ in 0..3 {
+        cluster.replicas[2].server().pause();
+        tokio::time::sleep(STOP).await;
+        cluster.replicas[2].server().signal("CONT");
+        load.goes_on(&[0, 1, 2]).await;
+    }
+    load.end_row("a replica that stands still now and then").untouched(&[0, 1]);
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_are_restarted_one_after_the_other_under_load() {
+    let Some(mut cluster) = three().await else { return };
+    let load = Load::start(&cluster).await;
+    let failover = super::failover::Failover::start(&cluster);
+    load.begin_row();
+    for number in 0..3 {
+        let status = cluster.replicas[number].take().terminate();
+        assert!(status.success(), "{status}");
+        load.changes_go_on(&[(number + 1) % 3, (number + 2) % 3]).await;
+        cluster.launch(number);
+        load.goes_on(&[0, 1, 2]).await;
+    }
+    load.end_row("a rolling restart");
+    assert!(failover.finish().await > 100, "checks went on");
+    for what in ["has died was deleted", "was fenced"] {
+        assert_eq!(cluster.logged(what), 0, "a change waited for a lease: {what}");
+    }
+    load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_a_replica_is_killed_under_writers() {
+    let Some(mut cluster) = three().await else { return };
+    let writers = super::writers::Writers::start(&cluster, 8);
+    for number in [0, 1, 2] {
+        writers.more(20).await;
+        cluster.replicas[number].take().kill();
+        writers.more(20).await;
+        cluster.launch(number);
+        cluster.until_serving(number).await;
+    }
+    writers.more(20).await;
+    writers.finish(&cluster).await;
+}
+
+/// Panics if a replica still allows what was restricted.
+async fn assert_in_force(replica: &Client, what: &str) {
+    if let Ok(answer) = replica.ask(scopes_of("acme", "key", &["a"])).await {
+        assert_eq!(answer.reason(), Reason::ScopeNotInCompany, "after {what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_tells_of_a_change_waits_as_long_as_the_change() {
+    let Some(cluster) = three().await else { return };
+    let [first, second, third] = [0, 1, 2].map(|number| cluster.client(number));
+    first.create_company("acme", Some(&["a"])).await;
+    first.create_credential("acme", "key", &["a"]).await;
+    // This one goes on with what it has, until its lease ends.
+    cluster.hold(2);
+    let restrict = |request_id: &str| RestrictCompanyScopesRequest {
+        company_id: "acme".to_owned(),
+        scopes: vec!["a".to_owned()],
+        acknowledge_impact: true,
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    };
+    let id = "7f1f3c1e-95f5-4f0c-8a3d-0c1d2b3a4f5e";
+    let change = async {
+        first.try_restrict(restrict(id)).await.expect("restricted");
+        assert_in_force(&third, "the change").await;
+    };
+    let others = async {
+        let is_shown = async || {
+            let answer = second.ask(scopes_of("acme", "key", &["a"])).await.expect("an answer");
+            answer.reason() == Reason::ScopeNotInCompany
+        };
+        until("the change is shown before it is acknowledged", is_shown).await;
+        let old = third.ask(scopes_of("acme", "key", &["a"])).await;
+        eprintln!("meanwhile the third answers {:?}", old.map(|answer| answer.reason()));
+        let repeat = async {
+            second.try_restrict(restrict(id)).await.expect("repeated");
+            assert_in_force(&third, "its repeat").await;
+        };
+        let unchanged = async {
+            second.try_restrict(restrict("")).await.expect("nothing to do");
+            assert_in_force(&third, "a change that changes nothing").await;
+        };
+        let refused = async {
+            second.grant("acme", "key", &["a"]).await.expect_err("not in the ceiling");
+            assert_in_force(&third, "a refusal").await;
+        };
+        tokio::join!(repeat, unchanged, refused);
+    };
+    tokio::join!(change, others);
+}
