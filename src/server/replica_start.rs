@@ -68,7 +68,9 @@ impl ReplicaStart {
         loop {
             let why = match self.replica.log().await {
                 // An initialisation is in progress, or must be done.
-                Ok(log) if log.head.state != HeadState::Open => LogError::Closed.to_string(),
+                Ok(log) if log.head.state != HeadState::Open => {
+                    return Err(StartupError::Replica(LogError::Closed.to_string()));
+                }
                 Ok(log) if log.head.format > FORMAT => {
                     return Err(refused(LogError::Format { needs: log.head.format }));
                 }

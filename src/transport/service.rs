@@ -125,7 +125,7 @@ impl Service {
         if let (true, Some(authority)) = (is_change, self.api.authority())
             && let Err(no_lease) = noted.test(authority.lease())
         {
-            return Err(Box::new(no_lease.refused(|error| Status::from(error).into_http())));
+            return Err(Box::new(no_lease.refused(status::response)));
         }
         match self.admit_noted(noted, operation, headers, peer, in_flight) {
             Ok(admission) if is_reflection => Ok(Admission { noted: exempt, ..admission }),

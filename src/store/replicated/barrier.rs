@@ -46,7 +46,7 @@ const MAX_PATIENCE: u64 = 3_000 * MILLISECOND;
 /// After a longer time without an answer of etcd, both begin again: the session was perhaps unable to
 /// renew its record.
 const MAX_GAP: u64 = 300 * MILLISECOND;
-/// For how long nobody is fenced after a range had no answer. The node that gave none, or the leader that
+/// For how long no replica is fenced after a range had no answer. The node that gave none, or the leader that
 /// was elected meanwhile, may cost other replicas two time limits of their renewals.
 const AFTER_FAILURE: u64 = 2_000 * MILLISECOND;
 /// A wait is given up this long after the longest lapse time of the records that it waits for.
@@ -155,7 +155,7 @@ pub(super) struct Barrier {
     sent_at: u64,
     /// Whether the last range had no answer.
     has_failed: bool,
-    /// Until when nobody is fenced.
+    /// Until when no replica is fenced.
     patient_until: u64,
     /// When the last answer came.
     answered_at: Option<u64>,

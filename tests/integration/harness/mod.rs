@@ -65,8 +65,8 @@ pub fn bootstrap(dir: &Path) -> String {
 pub fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
-    // Two runs at the same time begin at different ports.
-    let first = std::process::id() % u32::from(PORTS.end - PORTS.start);
+    // Two processes at the same time begin at ports that are far apart, also if their ids are near.
+    let first = std::process::id().wrapping_mul(7_919) % u32::from(PORTS.end - PORTS.start);
     loop {
         let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
         let port = u32::from(PORTS.start) + (first + step) % u32::from(PORTS.end - PORTS.start);
