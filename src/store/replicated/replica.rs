@@ -305,7 +305,9 @@ impl Replica {
     /// Ends the session, and deletes its record. From then on no call is answered.
     pub fn leave(&self) {
         let membership = lock(&self.membership).take();
-        membership.map(Membership::leave);
+        if let Some(membership) = membership {
+            membership.leave();
+        }
     }
 
     /// Ends the threads. The writer has ended before.
