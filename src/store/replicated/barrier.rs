@@ -11,8 +11,9 @@
 //! from before the record. Both stay true once they are: a session publishes no less later, and a
 //! deleted record is never put again. So a late view only delays.
 //!
-//! A record that does not tell the revision is fenced after a second in which etcd answered: its
-//! session's next renewal fails, and the replica answers no more. Any record is deleted after its
+//! A record that does not tell the revision is fenced after a second in which etcd answered, and not
+//! within two seconds after a range had no answer: its session's next renewal fails, and the replica
+//! answers no more. Any record is deleted after its
 //! [lapse time](super::members_view::lapse_time).
 //!
 //! Memory: a wait costs a few hundred bytes and exists only while a call waits for it. The limits of
@@ -46,7 +47,7 @@ const MAX_PATIENCE: u64 = 3_000 * MILLISECOND;
 /// After a longer time without an answer of etcd, both begin again: the session was perhaps unable to
 /// renew its record.
 const MAX_GAP: u64 = 300 * MILLISECOND;
-/// For how long no replica is fenced after a range had no answer. The node that gave none, or the leader that
+/// For how long no session is fenced after a range had no answer. The node that gave none, or the leader that
 /// was elected meanwhile, may cost other replicas two time limits of their renewals.
 const AFTER_FAILURE: u64 = 2_000 * MILLISECOND;
 /// A wait is given up this long after the longest lapse time of the records that it waits for.
@@ -155,7 +156,7 @@ pub(super) struct Barrier {
     sent_at: u64,
     /// Whether the last range had no answer.
     has_failed: bool,
-    /// Until when no replica is fenced.
+    /// Until when no session is fenced.
     patient_until: u64,
     /// When the last answer came.
     answered_at: Option<u64>,

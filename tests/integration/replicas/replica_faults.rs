@@ -1,17 +1,21 @@
 //! Faults of one replica: the others go on, and a change waits until that one can answer no more.
 
+use std::fs;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use scopegate::proto::*;
 use scopegate::store::replicated::etcd::Range;
 use scopegate::store::replicated::keys;
 use scopegate::store::replicated::member_record::MemberRecord;
+use tonic_health::pb::health_check_response::ServingStatus;
 
-use super::load::Load;
+use super::load::{Load, reason};
 use super::three;
 use crate::harness::cluster::{Cluster, until};
 use crate::harness::etcd::WITHIN;
-use crate::harness::{Client, scopes_of};
+use crate::harness::process::is_possible;
+use crate::harness::{Client, pause, scopes_of};
 
 const CUT_OFF: &str = "REPLICA_CUT_OFF";
 /// Longer than a barrier waits before it fences, and shorter than a lease.
@@ -71,6 +75,60 @@ async fn a_replica_that_was_stopped_answers_nothing_old_when_it_wakes_up() {
     load.goes_on(&[0, 1, 2]).await;
     load.end_row("a replica stopped until it was fenced").untouched(&[0, 1]);
     load.finish().await;
+}
+
+/// A tracer that is stopped, and so stops what it traces.
+struct StoppedTracer(Child);
+
+impl Drop for StoppedTracer {
+    /// What is traced goes on. It could not end before.
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Stops one thread of a process when it waits next, and not the others.
+async fn stop_thread(pid: u32, thread: &str) -> StoppedTracer {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("readable");
+    let task = tasks
+        .map(|task| task.expect("a thread").path())
+        .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread));
+    let task = task.expect("the thread");
+    let id = task.file_name().and_then(|id| id.to_str()).expect("an id");
+    let mut strace = Command::new("strace");
+    strace.args(["-qq", "-o", "/dev/null", "-e", "trace=epoll_wait", "-p", id]);
+    let strace = StoppedTracer(strace.spawn().expect("it runs"));
+    let is = |field: &str, value: &str| {
+        let status = fs::read_to_string(task.join("status")).unwrap_or_default();
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+        line.contains(value)
+    };
+    let tracer = strace.0.id().to_string();
+    until("the tracer", async || is("TracerPid:", &tracer)).await;
+    pause(strace.0.id());
+    until("the thread stops", async || is("State:", "t (tracing stop)")).await;
+    strace
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_looks_at_the_clock_although_the_thread_of_the_lease_does_not() {
+    if !is_possible(&["strace", "-o", "/dev/null"]) {
+        println!("skipped: no strace (apt-get install strace), or no right to trace");
+        return;
+    }
+    let Some(mut cluster) = three().await else { return };
+    let [first, third] = [0, 2].map(|number| cluster.client(number));
+    first.create_company("acme", Some(&["a"])).await;
+    first.create_credential("acme", "key", &["a"]).await;
+    assert_eq!(third.reason("acme", "key", &["a"]).await, Reason::Allowed);
+    let _stopped = stop_thread(cluster.replicas[2].server().pid(), "replica-lease").await;
+    cluster.hold(2);
+    first.restrict("acme", &["a"]).await;
+    // Nothing has ended the session, but its time is over.
+    let refused = third.ask(scopes_of("acme", "key", &["a"])).await;
+    assert_eq!(reason(&refused.expect_err("no answer")), CUT_OFF);
+    assert_eq!(cluster.replicas[2].health("").await, ServingStatus::NotServing);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -469,7 +469,7 @@ fn time_without_answers_is_not_counted() {
 }
 
 #[test]
-fn no_replica_is_fenced_for_two_seconds_after_a_range_without_an_answer() {
+fn no_session_is_fenced_for_two_seconds_after_a_range_without_an_answer() {
     let lost_at = |lost: u64| {
         fenced_at(move |time, world, _| {
             if time == lost {
