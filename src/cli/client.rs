@@ -159,7 +159,7 @@ impl WriteArgs {
     }
 
     /// The line for a text that a response does not have, because the server had made the change before.
-    /// Without --request-id the command itself sent the change again; see [`super::failover`].
+    /// Without --request-id the command itself sent the change again; see `failover`.
     #[must_use]
     pub fn not_shown(&self, text: &str) -> String {
         match self.request_id.is_empty() {

@@ -5,7 +5,7 @@
 //! one that etcd carries out late changes nothing that was renewed since, and an answer that is lost
 //! needs no repeat: the next range shows what is left to do.
 //!
-//! Not here: what is waited for, and for how long; see [`barrier`](super::barrier).
+//! Not here: what is waited for, and for how long; see `barrier`.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -5,7 +5,7 @@
 //! counts from the arrival of the answer that first showed the renewal. The renewal was stored
 //! before that, and it began even earlier, so the replica's own time is over sooner.
 //!
-//! Not here: who reads the records, and who deletes them; see [`MembersTask`](super::MembersTask).
+//! Not here: who reads the records, and who deletes them; see `members_task`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 //!
 //! A thread of its own creates the record of a session in etcd, renews it by beats, and extends the
 //! [`Lease`] with each beat that etcd confirms. Nothing else runs on the thread, so nothing delays a beat.
-//! What it does, and in which order, is decided by [`Member`](member::Member), which has no I/O. Here is
+//! What it does, and in which order, is decided by `Member`, which has no I/O. Here is
 //! the I/O: one client of etcd, a timer, and the events of other threads.
 //!
 //! The timer may be late, and does not count the time for which the machine was suspended. Nothing rests
