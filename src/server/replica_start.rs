@@ -119,7 +119,7 @@ impl ReplicaStart {
     ) -> Result<Opened, StartupError> {
         let (log, dir) = (log.clone(), dir.to_owned());
         let (etcd, is_resync) = (self.replica.etcd_cluster(), self.is_resync);
-        blocking(move || {
+        let opened = blocking(move || {
             let name = dir.display();
             let exists = resume_installation(&dir).map_err(|error| replica(&error))?;
             if !exists && !log.is_whole {
@@ -147,19 +147,23 @@ impl ReplicaStart {
                      start the other replicas with --resync"
                 )));
             }
-            let is_own = cluster.id == log.head.cluster;
-            if let Some(position) = store.log_position()?
-                && is_own
-                && !log.is_followed_from(position)
-            {
-                return Ok(Opened::Lacking(format!(
-                    "the store in `{name}` has applied entry {}, and the log no longer has the next one",
-                    position.seq
-                )));
-            }
             Ok(Opened::Store(Box::new(store)))
-        })
-        .await
+        });
+        let opened = opened.await?;
+        if let Opened::Store(store) = &opened
+            && let (Some(cluster), Some(position)) = (store.cluster(), store.log_position()?)
+            && let Err(ReplicaError::Log(error @ LogError::Truncated(_))) =
+                self.replica.check(cluster.id, position).await
+        {
+            // The store is closed before another one takes its place.
+            blocking(move || {
+                drop(opened);
+                Ok(())
+            })
+            .await?;
+            return Ok(Opened::Lacking(error.to_string()));
+        }
+        Ok(opened)
     }
 
     /// Installs the snapshot of another replica. Returns why that is not possible now.

@@ -117,8 +117,17 @@ pub async fn close(client: &Client, listing: &Listing) -> Result<Option<Bytes>, 
     Ok(closed)
 }
 
+/// The transaction that closes the log, if its head still has the bytes that were seen.
+pub(super) fn closing(head: Head, seen: Bytes) -> Txn {
+    let closed = Head { state: HeadState::Closed(Uuid::new_v4()), ..head };
+    Txn {
+        compares: vec![Compare::Is(keys::HEAD.to_owned(), seen)],
+        then: vec![Operation::Put(keys::HEAD.to_owned(), closed.encode().into())],
+        or_else: vec![],
+    }
+}
+
 async fn close_open(client: &Client) -> Result<Bytes, InitError> {
-    let id = Uuid::new_v4();
     let deadline = Instant::now() + PATIENCE;
     loop {
         let answer =
@@ -127,12 +136,7 @@ async fn close_open(client: &Client) -> Result<Bytes, InitError> {
         match head.state {
             HeadState::Closed(_) => return Ok(seen),
             HeadState::Open => {
-                let closed = Bytes::from(Head { state: HeadState::Closed(id), ..head }.encode());
-                let txn = Txn {
-                    compares: vec![Compare::Is(keys::HEAD.to_owned(), seen)],
-                    then: vec![Operation::Put(keys::HEAD.to_owned(), closed)],
-                    or_else: vec![],
-                };
+                let txn = closing(head, seen);
                 // Whatever came of it, the next look tells.
                 if let Err(error) = client.txn(&txn, WITHIN).await
                     && (error.is_certain() || Instant::now() > deadline)

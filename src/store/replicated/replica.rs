@@ -15,10 +15,11 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
-use super::etcd::{self, Client, Compare, Operation, Range, Txn, TxnAnswer};
+use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
 use super::head::{Head, HeadState};
+use super::initialisation::closing;
 use super::log_page::{LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
@@ -93,8 +94,6 @@ pub struct LogSummary {
     /// Whether the log has all entries of a cluster that began empty, so that an empty store can follow
     /// it.
     pub is_whole: bool,
-    /// The first entry that the log has.
-    first: Option<u64>,
 }
 
 impl LogSummary {
@@ -108,15 +107,7 @@ impl LogSummary {
             None => head.revision == Revision::ZERO,
             Some(first) => first.seq == 1 && first.first_revision == Revision::ZERO.next(),
         };
-        Ok(Self { head, is_whole, first: first.map(|first| first.seq) })
-    }
-
-    /// Whether a store at this position can follow the log: the log has the next entry, or has no later
-    /// one.
-    #[must_use]
-    pub fn is_followed_from(&self, position: LogPosition) -> bool {
-        let next = position.seq.saturating_add(1);
-        self.head.seq <= position.seq || self.first.is_some_and(|first| first <= next)
+        Ok(Self { head, is_whole })
     }
 }
 
@@ -413,12 +404,7 @@ async fn close_log(client: &Client, cluster: Uuid) {
         if head.cluster != cluster || head.state != HeadState::Open {
             return;
         }
-        let closed = Head { state: HeadState::Closed(Uuid::new_v4()), ..head };
-        let txn = Txn {
-            compares: vec![Compare::Is(keys::HEAD.to_owned(), pair.value.clone())],
-            then: vec![Operation::Put(keys::HEAD.to_owned(), closed.encode().into())],
-            or_else: vec![],
-        };
+        let txn = closing(head, pair.value.clone());
         // Whatever came of it, the next look tells.
         client.txn(&txn, FIRST_ANSWER).await.ok();
     }

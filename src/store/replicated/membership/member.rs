@@ -25,8 +25,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::super::etcd::{Compare, EtcdError, Operation, Range, RangeAnswer, Txn, TxnAnswer};
-use super::super::head::{Head, HeadState};
+use super::super::etcd::{EtcdError, Operation, Range, RangeAnswer, Txn, TxnAnswer};
+use super::super::head::Head;
+use super::super::initialisation::closing;
 use super::super::{Followed, LogPosition, Settings, keys};
 use super::other_records::OtherRecords;
 use super::refusal::{OwnLog, Refusal, is_contradicted};
@@ -221,7 +222,9 @@ impl Member {
             {
                 (What::Beat, session.beat(revision, clock, now))
             }
-            Phase::ClosingLog { head, at, .. } if now >= *at => (What::CloseLog, closing(head)?),
+            Phase::ClosingLog { head, at, .. } if now >= *at => {
+                (What::CloseLog, closing(Head::decode(head).ok()?, head.clone()))
+            }
             Phase::Leaving { at, .. } if now >= *at => (What::Delete, Txn::default()),
             _ => return None,
         };
@@ -456,16 +459,6 @@ impl Drop for Member {
 fn look() -> Txn {
     let ranges = [Range::key(keys::HEAD), Range::under(keys::MEMBERS)].map(Operation::Range);
     Txn { then: ranges.to_vec(), ..Txn::default() }
-}
-
-/// The transaction that closes the log, if its head has these bytes. None: they are no head.
-fn closing(head: &Bytes) -> Option<Txn> {
-    let closed = Head { state: HeadState::Closed(Uuid::new_v4()), ..Head::decode(head).ok()? };
-    Some(Txn {
-        compares: vec![Compare::Is(keys::HEAD.to_owned(), head.clone())],
-        then: vec![Operation::Put(keys::HEAD.to_owned(), closed.encode().into())],
-        or_else: vec![],
-    })
 }
 
 #[cfg(test)]

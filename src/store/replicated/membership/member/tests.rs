@@ -9,6 +9,8 @@ use super::super::super::{FORMAT, LogError};
 use super::*;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
+use crate::store::replicated::etcd::Compare;
+use crate::store::replicated::head::HeadState;
 
 /// The time to live of the tested member, in milliseconds.
 const TTL: u64 = 4000;
