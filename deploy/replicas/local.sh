@@ -56,14 +56,27 @@ stop() {
   done
 }
 
-# until_ok COMMAND…: repeats a command for a minute until it succeeds.
+# until_ok COMMAND…: repeats a command until it succeeds, for about two minutes.
 until_ok() {
   tries=0
   until "$@" >/dev/null 2>&1; do
     tries=$((tries + 1))
-    [ "$tries" -lt 300 ] || { "$@"; echo "not within a minute: see the logs in $dir" >&2; exit 1; }
+    [ "$tries" -lt 600 ] || { "$@"; echo "not within two minutes: see the logs in $dir" >&2; exit 1; }
     sleep 0.2
   done
+}
+
+start_replica() {
+  start "replica-$1" "$SCOPEGATE" serve --data-dir "$dir/replica-$1" --replicate "$url" \
+    --replica-name "replica-$1" --listen "127.0.0.1:5005$1" \
+    --advertise "http://127.0.0.1:5005$1" --metrics "127.0.0.1:946$1" --allow-unauthenticated
+}
+
+# Starts a replica again if it has ended, as a supervisor does: for example because a connection of
+# another program had its port. The system keeps that port for a minute.
+is_healthy() {
+  start_replica "$1"
+  "$SCOPEGATE" health --endpoint "127.0.0.1:5005$1"
 }
 
 case $verb in
@@ -84,14 +97,8 @@ up)
       --auto-compaction-mode periodic --auto-compaction-retention 5m
   done
   until_ok "$SCOPEGATE" replicas init --if-none --replicate "$url"
-  for n in 1 2 3; do
-    start "replica-$n" "$SCOPEGATE" serve --data-dir "$dir/replica-$n" --replicate "$url" \
-      --replica-name "replica-$n" --listen "127.0.0.1:5005$n" \
-      --advertise "http://127.0.0.1:5005$n" --metrics "127.0.0.1:946$n" --allow-unauthenticated
-  done
-  for n in 1 2 3; do
-    until_ok "$SCOPEGATE" health --endpoint "127.0.0.1:5005$n"
-  done
+  for n in 1 2 3; do start_replica "$n"; done
+  for n in 1 2 3; do until_ok is_healthy "$n"; done
   echo "replicas serve at 127.0.0.1:50051, 127.0.0.1:50052 and 127.0.0.1:50053"
   ;;
 status)
