@@ -285,7 +285,7 @@ fn replica(record: &MemberRecord, beats: &Beats, head: u64) -> Replica {
         ttl_ms: milliseconds(record.ttl),
         version: record.version.clone(),
         speaks: record.speaks,
-        ahead: record.ahead.iter().map(ToString::to_string).collect(),
+        ahead: record.report.ahead.iter().map(ToString::to_string).collect(),
     }
 }
 

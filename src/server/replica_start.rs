@@ -18,9 +18,7 @@ use crate::store::replicated::etcd::TlsFiles;
 use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::snapshot_client::fetch;
-use crate::store::replicated::{
-    Cluster, FORMAT, LogError, LogSummary, Replica, ReplicaError, Settings,
-};
+use crate::store::replicated::{Cluster, LogError, LogSummary, Replica, ReplicaError, Settings};
 
 /// Where Linux names the clock source of the machine.
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -71,9 +69,7 @@ impl ReplicaStart {
                 Ok(log) if log.head.state != HeadState::Open => {
                     return Err(StartupError::Replica(LogError::Closed.to_string()));
                 }
-                Ok(log) if log.head.format > FORMAT => {
-                    return Err(refused(LogError::Format { needs: log.head.format }));
-                }
+                Ok(log) if let Err(error) = log.head.check_format() => return Err(refused(error)),
                 Ok(log) => match self.open_for(&log, dir, page_cache).await? {
                     Opened::Store(mut store) => {
                         let head = &log.head;

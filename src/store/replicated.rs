@@ -33,6 +33,7 @@ pub mod members_task;
 pub mod members_view;
 pub mod membership;
 mod replica;
+mod replica_report;
 mod settings;
 #[cfg(test)]
 mod simulation;
@@ -55,6 +56,7 @@ pub use self::log_error::LogError;
 pub use self::log_metrics::LogMetrics;
 pub use self::log_position::LogPosition;
 pub use self::replica::{LogSummary, Replica, ReplicaError};
+pub use self::replica_report::ReplicaReport;
 pub use self::settings::Settings;
 use super::backup::Backup;
 use super::engine::EngineError;
@@ -63,8 +65,10 @@ use super::{Store, StoreError};
 use entry::Entry;
 use head::{Head, HeadState};
 
-/// The latest format of entries that this program reads, and the one that it writes.
-pub const FORMAT: u32 = 1;
+/// The latest format of entries that this program reads and writes.
+pub const FORMAT: u32 = 2;
+/// The earliest format that it writes. Two formats let two versions of the program serve one cluster.
+pub const OLDEST_FORMAT: u32 = FORMAT - 1;
 
 /// The position of a store after it has applied entries.
 pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
@@ -108,9 +112,7 @@ impl Store {
         head: &Head,
         etcd_cluster_id: Option<u64>,
     ) -> Result<(), LogError> {
-        if head.format > FORMAT {
-            return Err(LogError::Format { needs: head.format });
-        }
+        head.check_format()?;
         if head.state != HeadState::Open {
             return Err(LogError::Closed);
         }

@@ -33,7 +33,7 @@ use super::group_commit::GroupCommit;
 use super::open::number;
 use super::replicated::entry::Entry;
 use super::replicated::{
-    Cluster, EntryDraft, EntryOutcome, Followed, LogError, LogPosition, LogWriter, cluster,
+    Cluster, EntryDraft, EntryOutcome, FORMAT, Followed, LogError, LogPosition, LogWriter, cluster,
 };
 use super::{
     CommitError, CommitObserver, FactKey, Minute, Outcome, Proposal, Receipt, StoreError, key,
@@ -207,7 +207,8 @@ impl Writer {
             (builder.time, builder.mark) =
                 (builder.time.max(batch.time), builder.mark.max(batch.mark));
             builder.last_seen(seen.iter().copied());
-            let mut draft = self.state.position.map(EntryDraft::new);
+            let format = self.log.as_ref().map_or(FORMAT, |log| log.format());
+            let mut draft = self.state.position.map(|at| EntryDraft::new(at, format));
             let mut decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
             let mut listed = None;
             if let Some(entry) = draft.and_then(EntryDraft::finish) {

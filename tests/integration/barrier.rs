@@ -9,6 +9,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
+use scopegate::store::replicated::ReplicaReport;
 use scopegate::store::replicated::etcd::{Client, Compare, Operation, Range, Txn};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
 use scopegate::store::replicated::members_task::{BarrierHandle, MembersInput, MembersTask};
@@ -97,7 +98,8 @@ fn record(name: &str) -> MemberRecord {
         fenced: false,
         ttl: Duration::from_secs(3),
         clock: Timestamp::UNIX_EPOCH,
-        ahead: Vec::new(),
+        started: Timestamp::UNIX_EPOCH,
+        report: ReplicaReport::default(),
         speaks: 1,
         version: "0.1.0".to_owned(),
         advertise: String::new(),

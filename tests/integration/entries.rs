@@ -19,10 +19,11 @@ use scopegate::policy::company::Company;
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
 use scopegate::store::engine::{Engine, EngineError, SledEngine};
+
 use scopegate::store::replicated::entry::{Entry, MAX_BYTES};
 use scopegate::store::replicated::head::{Head, HeadState};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
-use scopegate::store::replicated::{Cluster, LogError, LogPosition};
+use scopegate::store::replicated::{Cluster, FORMAT, LogError, LogPosition, ReplicaReport};
 use scopegate::store::{
     self, CommitError, CommitObserver, Fact, FactKey, IdempotencyRecord, Incarnation, Outcome,
     Proposal, RequestKey, ResultDetail, Store, StoreError, WriteResult,
@@ -285,8 +286,11 @@ fn only_the_next_entry_is_applied() {
             edited(|entry| entry.incarnation = Incarnation::from_u128(9)),
             LogError::Incarnation { log: other, store: incarnation },
         ),
-        (edited(|entry| entry.seq = 0), LogError::Unreadable { format: 1 }),
-        (edited(|entry| entry.first_revision = Revision(9)), LogError::Unreadable { format: 1 }),
+        (edited(|entry| entry.seq = 0), LogError::Unreadable { format: FORMAT }),
+        (
+            edited(|entry| entry.first_revision = Revision(9)),
+            LogError::Unreadable { format: FORMAT },
+        ),
         (
             {
                 let mut entry = Entry::decode(&entries[1]).expect("readable");
@@ -299,12 +303,15 @@ fn only_the_next_entry_is_applied() {
             },
         ),
         // A chain, field 15, is added by the store. Field 14 is unknown to this version.
-        (with_change(&entries[0], &[15 << 3 | 2, 1, 7]), LogError::Unreadable { format: 1 }),
-        (with_change(&entries[0], &[14 << 3, 7]), LogError::Unreadable { format: 1 }),
+        (with_change(&entries[0], &[15 << 3 | 2, 1, 7]), LogError::Unreadable { format: FORMAT }),
+        (with_change(&entries[0], &[14 << 3, 7]), LogError::Unreadable { format: FORMAT }),
         // Of a field that is repeated, the last value counts. Field 7 is the format.
         (vec![[&entries[0][..], &[7 << 3, 9]].concat()], LogError::Format { needs: 9 }),
         // Field 8 are the changes. This one has no time.
-        (vec![[&entries[0][..], &[8 << 3 | 2, 0]].concat()], LogError::Unreadable { format: 1 }),
+        (
+            vec![[&entries[0][..], &[8 << 3 | 2, 0]].concat()],
+            LogError::Unreadable { format: FORMAT },
+        ),
         (vec![vec![0xff; 9]], LogError::Damaged("entry")),
     ];
     for (entries, error) in refused {
@@ -631,7 +638,10 @@ proptest! {
         fenced in any::<bool>(),
         ttl in 3_000_u64..=60_000,
         clock in time(),
+        started in time(),
         ahead in prop::collection::btree_set(self::name(), 0..4),
+        (free_bytes, diverged, retention, catalog) in
+            (any::<Option<u64>>(), any::<u64>(), prop::option::of(0..1_u64 << 40), any::<Option<[u8; 32]>>()),
         texts in (".{0,20}", ".{0,40}"),
     ) {
         let (count, published, speaks) = numbers;
@@ -644,7 +654,14 @@ proptest! {
             fenced,
             ttl: Duration::from_millis(ttl),
             clock,
-            ahead: ahead.into_iter().collect(),
+            started,
+            report: ReplicaReport {
+                ahead: ahead.into_iter().collect(),
+                free_bytes,
+                diverged,
+                audit_log_retention: retention.map(Duration::from_secs),
+                catalog: catalog.map(Hash::from_bytes),
+            },
             speaks,
             version: texts.0,
             advertise: texts.1,
@@ -657,7 +674,13 @@ proptest! {
             MemberRecord { ttl: Duration::from_millis(2_999), ..record.clone() },
             MemberRecord { ttl: Duration::from_millis(60_001), ..record.clone() },
             MemberRecord { speaks: 0, ..record.clone() },
-            MemberRecord { ahead: vec![record.name.clone(); 2], ..record.clone() },
+            MemberRecord {
+                report: ReplicaReport {
+                    ahead: vec![record.name.clone(); 2],
+                    ..record.report.clone()
+                },
+                ..record.clone()
+            },
         ] {
             prop_assert!(MemberRecord::decode(&wrong.encode()).is_err());
         }

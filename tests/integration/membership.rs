@@ -16,7 +16,7 @@ use scopegate::store::replicated::member_record::MemberRecord;
 use scopegate::store::replicated::membership::{
     Membership, MembershipMetrics, MembershipState, Setup,
 };
-use scopegate::store::replicated::{Followed, LogPosition, Settings, keys};
+use scopegate::store::replicated::{Followed, LogPosition, ReplicaReport, Settings, keys};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -92,6 +92,7 @@ impl Replica {
             lease: Arc::clone(&lease),
             followed: followed_receiver,
             lost: lost_receiver,
+            report: watch::channel(ReplicaReport::default()).1,
             clock: Box::new(clock),
             metrics: Arc::clone(&metrics),
         });

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
+use scopegate::store::replicated::ReplicaReport;
 use scopegate::store::replicated::etcd::{Client, Operation, Range, Txn};
 use scopegate::store::replicated::head::{Head, HeadState};
 use scopegate::store::replicated::initialisation::{self, InitError};
@@ -115,7 +116,8 @@ fn member(name: &str, fenced: bool) -> MemberRecord {
         fenced,
         ttl: Duration::from_secs(4),
         clock: Timestamp::now(),
-        ahead: vec![],
+        started: Timestamp::UNIX_EPOCH,
+        report: ReplicaReport::default(),
         speaks: 1,
         version: "0.4.0".to_owned(),
         advertise: "http://127.0.0.1:1".to_owned(),

@@ -43,6 +43,8 @@ pub struct Entry {
     pub id: Uuid,
     /// The time of the commit, by the clock of that replica.
     pub time: Timestamp,
+    /// Its format, which says what it may have.
+    pub format: u32,
     /// The changes, in order.
     pub(super) changes: Vec<EntryChange>,
 }
@@ -108,6 +110,7 @@ impl Entry {
             prev: hash(&entry.prev)?,
             id: uuid(&entry.id)?,
             time: moment(entry.time)?,
+            format: entry.format,
             changes,
         })
     }
@@ -122,7 +125,7 @@ impl Entry {
             prev: self.prev.as_bytes().to_vec(),
             id: self.id.as_bytes().to_vec(),
             time: Some(stamp(self.time)),
-            format: FORMAT,
+            format: self.format,
             changes: self.changes.iter().map(EntryChange::message).collect(),
         }
         .encode_to_vec()

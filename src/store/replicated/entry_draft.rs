@@ -20,6 +20,8 @@ const FIELD: usize = 8;
 /// The entry of a batch that is being decided.
 pub(in crate::store) struct EntryDraft {
     before: LogPosition,
+    /// The format of the entry.
+    format: u32,
     /// The entry, its last revision, and about how many bytes it has.
     open: Option<(Entry, Revision, usize)>,
 }
@@ -40,9 +42,9 @@ pub(in crate::store) struct NewEntry {
 }
 
 impl EntryDraft {
-    /// No entry, after this position.
-    pub(in crate::store) fn new(before: LogPosition) -> Self {
-        Self { before, open: None }
+    /// No entry, after this position and in this format.
+    pub(in crate::store) fn new(before: LogPosition, format: u32) -> Self {
+        Self { before, format, open: None }
     }
 
     /// Adds a change. False: the entry has no room for it, but the next one has.
@@ -64,6 +66,7 @@ impl EntryDraft {
                 prev: self.before.hash,
                 id: Uuid::new_v4(),
                 time: receipt.time,
+                format: self.format,
                 changes: Vec::new(),
             };
             (entry, receipt.revision, HEADER)

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::entry::Entry;
-use super::{Followed, LogError, NewEntry};
+use super::{FORMAT, Followed, LogError, NewEntry};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
 use crate::store::{Receipt, StoreError};
@@ -26,6 +26,9 @@ pub(in crate::store) enum EntryOutcome {
 
 /// A log that orders the entries of all replicas.
 pub(in crate::store) trait EntryLog: Send {
+    /// The format in which entries are written.
+    fn format(&self) -> u32;
+
     /// Commits an entry directly behind the one before it. It returns when the outcome is known. Until
     /// then it calls `meanwhile` now and then, and gives up when that is false.
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome;
@@ -40,6 +43,10 @@ pub(in crate::store) trait EntryLog: Send {
 
 /// A log without other replicas: each entry is the next one.
 impl EntryLog for mpsc::Sender<Vec<u8>> {
+    fn format(&self) -> u32 {
+        FORMAT
+    }
+
     fn commit(&mut self, entry: &NewEntry, _: &mut dyn FnMut() -> bool) -> EntryOutcome {
         match self.send(entry.bytes.clone()) {
             Ok(()) => EntryOutcome::Committed(Vec::new()),

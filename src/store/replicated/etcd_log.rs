@@ -43,6 +43,8 @@ pub(super) struct EtcdLog {
     /// The runtime that drives the connections of the client.
     pub(super) runtime: Handle,
     pub(super) cluster: Uuid,
+    /// The format of the last head that was seen. It only becomes later.
+    pub(super) format: u32,
     /// The head that this store has applied, with its bytes in etcd; none if it is not known.
     pub(super) head: Option<(Head, Bytes)>,
     /// The own session.
@@ -163,6 +165,7 @@ impl EtcdLog {
     /// What has the place of an entry in the log; none if nothing has.
     fn place(&mut self, entry: &NewEntry, page: LogPage) -> Option<Placed> {
         let first = page.entries.first().map(|(_, hash)| *hash);
+        self.format = page.head.format;
         // The store may have applied all entries up to it by the next commit.
         self.head = Some((page.head, page.head_bytes));
         let first = first?;
@@ -230,6 +233,10 @@ fn refused(error: &EtcdError) -> EntryOutcome {
 }
 
 impl EntryLog for EtcdLog {
+    fn format(&self) -> u32 {
+        self.format
+    }
+
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome {
         let (runtime, metrics) = (self.runtime.clone(), Arc::clone(&self.metrics));
         let begun = Instant::now();

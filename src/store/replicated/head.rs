@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{FORMAT, LogError, LogPosition, NewEntry, hash, proto, uuid};
+use super::{FORMAT, LogError, LogPosition, NewEntry, OLDEST_FORMAT, hash, proto, uuid};
 use crate::policy::revision::Revision;
 use crate::store::Incarnation;
 use crate::store::error::Corrupt;
@@ -76,6 +76,18 @@ impl Head {
             truncated_bytes,
             format,
             state,
+        }
+    }
+
+    /// Checks that this program reads and writes the format of the log.
+    ///
+    /// # Errors
+    /// It is too late or too early.
+    pub fn check_format(&self) -> Result<(), LogError> {
+        match self.format {
+            needs if needs > FORMAT => Err(LogError::Format { needs }),
+            has if has < OLDEST_FORMAT => Err(LogError::OldFormat { has }),
+            _ => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::FORMAT;
+use super::{FORMAT, OLDEST_FORMAT};
 use crate::policy::revision::Revision;
 use crate::store::{Incarnation, StoreError};
 
@@ -17,6 +17,15 @@ pub enum LogError {
     Format {
         /// The format that the program must know.
         needs: u32,
+    },
+    /// A version of the program that is too old writes the entries.
+    #[error(
+        "the log has entries of format {has}, and this version writes formats from {OLDEST_FORMAT} on: run \
+         the version before this one, and `scopegate replicas finalize` with it"
+    )]
+    OldFormat {
+        /// The format of the log.
+        has: u32,
     },
     /// The content of an entry cannot be read.
     #[error(

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::entry::Entry;
 use super::etcd::{Client, EtcdError, Operation, Pair, Range, Txn, TxnAnswer};
 use super::head::{Head, HeadState};
-use super::{FORMAT, LogError, LogPosition, keys};
+use super::{LogError, LogPosition, keys};
 
 /// The limit of entries of a page: at most 4 MiB.
 const MAX_ENTRIES: usize = 4;
@@ -82,9 +82,7 @@ impl LogPage {
 
 /// Rejects a head that is not of the log that the store follows.
 fn check(head: &Head, cluster: Uuid, position: LogPosition) -> Result<(), LogError> {
-    if head.format > FORMAT {
-        return Err(LogError::Format { needs: head.format });
-    }
+    head.check_format()?;
     if head.cluster != cluster {
         return Err(LogError::Cluster { log: head.cluster, store: cluster });
     }

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
-use super::{LogError, proto, uuid};
+use super::{LogError, ReplicaReport, proto, uuid};
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::error::Corrupt;
@@ -38,8 +38,8 @@ pub struct MemberRecord {
     pub ttl: Duration,
     /// The time of the replica's clock at the renewal.
     pub clock: Timestamp,
-    /// The replicas whose clocks are ahead of this one's, sorted.
-    pub ahead: Vec<Name>,
+    /// When the session began, by the replica's clock.
+    pub started: Timestamp,
     /// The highest format of entries that the replica reads and writes.
     pub speaks: u32,
     /// The version of the replica's program.
@@ -48,6 +48,8 @@ pub struct MemberRecord {
     pub advertise: String,
     /// The secret that other replicas present there.
     pub peer_token: PeerToken,
+    /// What the replica tells about itself besides its session.
+    pub report: ReplicaReport,
 }
 
 /// The secret that other replicas present. Its debug form does not show it.
@@ -85,26 +87,25 @@ impl MemberRecord {
 
     fn read(bytes: &[u8]) -> Result<Self, Corrupt> {
         let record = proto::Record::decode(bytes)?;
-        let name = |text: String| Name::parse(text).map_err(|_| Corrupt);
         let ttl = Duration::try_from(record.ttl.ok_or(Corrupt)?).map_err(|_| Corrupt)?;
-        let ahead: Vec<_> = record.ahead.into_iter().map(name).collect::<Result<_, _>>()?;
-        if !TTL.contains(&ttl) || record.speaks == 0 || !ahead.is_sorted_by(|a, b| a < b) {
+        if !TTL.contains(&ttl) || record.speaks == 0 {
             return Err(Corrupt);
         }
         Ok(Self {
             session: uuid(&record.session)?,
-            name: name(record.name)?,
+            name: Name::parse(record.name).map_err(|_| Corrupt)?,
             count: record.count,
             random: record.random.try_into().map_err(|_| Corrupt)?,
             published: Revision(record.published),
             fenced: record.fenced,
             ttl,
             clock: moment(record.clock)?,
-            ahead,
+            started: moment(record.started)?,
             speaks: record.speaks,
             version: record.version,
             advertise: record.advertise,
             peer_token: PeerToken(record.peer_token.try_into().map_err(|_| Corrupt)?),
+            report: ReplicaReport::read(record.report.unwrap_or_default())?,
         })
     }
 
@@ -121,11 +122,12 @@ impl MemberRecord {
             // The limits of the time are far below the range of the message.
             ttl: self.ttl.try_into().ok(),
             clock: Some(stamp(self.clock)),
-            ahead: self.ahead.iter().map(ToString::to_string).collect(),
+            started: Some(stamp(self.started)),
             speaks: self.speaks,
             version: self.version.clone(),
             advertise: self.advertise.clone(),
             peer_token: self.peer_token.0.to_vec(),
+            report: Some(self.report.message()),
         }
         .encode_to_vec()
     }

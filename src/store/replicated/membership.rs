@@ -33,7 +33,7 @@ pub use self::metrics::MembershipMetrics;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
-use super::{Followed, Settings};
+use super::{Followed, ReplicaReport, Settings};
 use crate::store::lease::Lease;
 use crate::store::{Incarnation, boot_clock};
 use member::{Event, Member, Parts};
@@ -64,6 +64,8 @@ pub struct Setup {
     /// The last session whose record was seen fenced, or was seen and does not exist any more. It ends
     /// the session sooner than the next beat does.
     pub lost: watch::Receiver<Option<Uuid>>,
+    /// What the replica tells about itself. Each renewal has the present value.
+    pub report: watch::Receiver<ReplicaReport>,
     /// The time of the replica's clock.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
     /// The metrics to update.
@@ -104,7 +106,7 @@ impl Membership {
     /// A TLS file cannot be used, or the thread cannot be started: a sentence.
     pub fn start(setup: Setup) -> Result<Self, String> {
         let Setup { settings, version, cluster, incarnation, lease, .. } = setup;
-        let Setup { mut followed, lost, clock, metrics, .. } = setup;
+        let Setup { mut followed, lost, report, clock, metrics, .. } = setup;
         let client = Client::new(settings.etcd.clone())?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -113,7 +115,7 @@ impl Membership {
         let log = OwnLog { cluster, incarnation };
         let own_lease = Arc::clone(&lease);
         let now = Box::new(boot_clock::now);
-        let parts = Parts { settings, version, log, lease, now, clock, metrics };
+        let parts = Parts { settings, version, log, lease, now, clock, report, metrics };
         let member = Member::new(parts, *followed.borrow_and_update());
         let (state, state_receiver) = watch::channel(member.state().clone());
         let (stop, stopped) = oneshot::channel();

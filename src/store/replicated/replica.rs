@@ -27,8 +27,8 @@ use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::truncation::Truncation;
 use super::{
-    BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, Settings, Waited,
-    etcd_log, keys,
+    BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
+    Settings, Waited, etcd_log, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
@@ -75,6 +75,8 @@ pub struct Replica {
     membership_metrics: Arc<MembershipMetrics>,
     /// The last own session that was seen fenced, or whose record was seen to be gone.
     lost: watch::Receiver<Option<Uuid>>,
+    /// What the replica tells the others about itself.
+    report: watch::Sender<ReplicaReport>,
     /// What starts with the writer.
     members_task: Mutex<Option<MembersTask>>,
     log: Mutex<Option<OwnLog>>,
@@ -159,6 +161,7 @@ impl Replica {
             barrier_metrics,
             membership_metrics: Arc::default(),
             lost,
+            report: watch::Sender::default(),
             members_task: Mutex::new(Some(members)),
             log: Mutex::default(),
             membership: Mutex::default(),
@@ -254,6 +257,12 @@ impl Replica {
         Arc::clone(&self.members.borrow())
     }
 
+    /// What the replica tells the others about itself. The next renewal of its record has it.
+    #[must_use]
+    pub fn report(&self) -> &watch::Sender<ReplicaReport> {
+        &self.report
+    }
+
     /// The metrics of the log and of the own commits.
     #[must_use]
     pub fn log_metrics(&self) -> &LogMetrics {
@@ -281,11 +290,13 @@ impl Replica {
     }
 
     /// The log for the writer of a store that has come this far in it.
-    fn log_writer(&self, cluster: Uuid, lease: &Arc<Lease>, at: Followed) -> LogWriter {
+    fn log_writer(&self, head: &Head, lease: &Arc<Lease>, at: Followed) -> LogWriter {
+        let Head { cluster, format, .. } = *head;
         let log = EtcdLog {
             client: Arc::clone(&self.client),
             runtime: self.runtime.clone(),
             cluster,
+            format,
             head: None,
             session: self.session.subscribe(),
             parted: self.parted.clone(),
@@ -340,6 +351,7 @@ impl Replica {
             lease,
             followed,
             lost: self.lost.clone(),
+            report: self.report.subscribe(),
             clock: Box::new(machine_time),
             metrics: Arc::clone(&self.membership_metrics),
         })?;
@@ -444,7 +456,7 @@ impl Store {
         let at = Followed { position, revision: self.opened_at };
         // No call is answered before the replica has joined.
         self.lease = Arc::new(Lease::none());
-        let log = replica.log_writer(cluster, &self.lease, at);
+        let log = replica.log_writer(head, &self.lease, at);
         self.write_to_log(log);
         self.replica = Some(replica);
         Ok(self)

@@ -7,6 +7,7 @@
 //! The property is the promise of the protocol: a call that begins after a change was acknowledged, to
 //! any client, is decided at its revision or a later one, or it is not answered.
 
+use super::ReplicaReport;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -325,7 +326,8 @@ impl Replica {
             fenced: false,
             ttl: TTL,
             clock: Timestamp::UNIX_EPOCH,
-            ahead: Vec::new(),
+            started: Timestamp::UNIX_EPOCH,
+            report: ReplicaReport::default(),
             speaks: 1,
             version: String::new(),
             advertise: String::new(),

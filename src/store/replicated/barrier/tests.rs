@@ -1,5 +1,6 @@
 //! The barrier over a scripted etcd and clock, in random and in chosen orders of events.
 
+use super::super::ReplicaReport;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -133,7 +134,8 @@ impl World {
             fenced: false,
             ttl: TTL,
             clock: Timestamp::UNIX_EPOCH,
-            ahead: Vec::new(),
+            started: Timestamp::UNIX_EPOCH,
+            report: ReplicaReport::default(),
             speaks: 1,
             version: String::new(),
             advertise: String::new(),

@@ -23,15 +23,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::super::etcd::{EtcdError, Operation, Range, RangeAnswer, Txn, TxnAnswer};
 use super::super::head::Head;
 use super::super::initialisation::closing;
-use super::super::{Followed, LogPosition, Settings, keys};
+use super::super::{Followed, LogPosition, ReplicaReport, Settings, keys};
 use super::other_records::OtherRecords;
 use super::refusal::{OwnLog, Refusal, is_contradicted};
-use super::session::{Session, Stage};
+use super::session::{Session, Stage, Told};
 use super::{LEAVE_WITHIN, MembershipMetrics, MembershipState, nanoseconds};
 use crate::store::lease::Lease;
 
@@ -71,6 +72,8 @@ pub(super) struct Parts {
     pub now: Box<dyn Fn() -> u64 + Send>,
     /// The time of the replica's clock, which the record has.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// What the record tells besides the session.
+    pub report: watch::Receiver<ReplicaReport>,
     pub metrics: Arc<MembershipMetrics>,
 }
 
@@ -203,6 +206,7 @@ impl Member {
     /// The transaction that is due, if any.
     fn send(&mut self) -> Option<Txn> {
         let (now, clock) = (self.now(), (self.parts.clock)());
+        let report = self.parts.report.borrow().clone();
         let Followed { position: applied, revision } = self.followed;
         let (what, mut txn) = match &mut self.phase {
             Phase::Looking(at) if now >= *at => (What::Look, look()),
@@ -211,7 +215,12 @@ impl Member {
             }
             Phase::CatchingUp(head, _) if applied.seq >= head.seq && now >= self.join_from => {
                 let Parts { settings, version, .. } = &self.parts;
-                let session = Session::new(settings, version, revision, clock, now);
+                let session = Session::new(
+                    settings,
+                    version,
+                    Told { published: revision, clock, report },
+                    now,
+                );
                 let creation = session.creation();
                 self.state = MembershipState::Joining("its record is not created yet".to_owned());
                 self.phase = Phase::InSession(Box::new(session));
@@ -220,7 +229,7 @@ impl Member {
             Phase::InSession(session)
                 if session.stage != Stage::Creating && now >= session.beat_at(revision) =>
             {
-                (What::Beat, session.beat(revision, clock, now))
+                (What::Beat, session.beat(Told { published: revision, clock, report }, now))
             }
             Phase::ClosingLog { head, at, .. } if now >= *at => {
                 (What::CloseLog, closing(Head::decode(head).ok()?, head.clone()))

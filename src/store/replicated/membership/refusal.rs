@@ -6,7 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::super::head::{Head, HeadState};
-use super::super::{FORMAT, LogError, LogPosition};
+use super::super::{LogError, LogPosition};
 use crate::store::Incarnation;
 
 /// Why a replica may not join. Its text is one sentence.
@@ -71,9 +71,7 @@ impl OwnLog {
         if head.state != HeadState::Open {
             return Err(LogError::Closed.into());
         }
-        if head.format > FORMAT {
-            return Err(LogError::Format { needs: head.format }.into());
-        }
+        head.check_format()?;
         if head.seq < applied.seq || is_contradicted(&head, applied) {
             return Err(Refusal::SetBack { log: head.seq, store: applied.seq });
         }

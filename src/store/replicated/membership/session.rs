@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::super::etcd::{Compare, Operation, Range, Txn, TxnAnswer};
 use super::super::head::Head;
 use super::super::member_record::{MemberRecord, PeerToken};
-use super::super::{FORMAT, Settings, keys};
+use super::super::{FORMAT, ReplicaReport, Settings, keys};
 use super::nanoseconds;
 use crate::policy::revision::Revision;
 
@@ -54,6 +54,14 @@ pub(super) struct Session {
     until: u64,
 }
 
+/// What a record tells when it is sent.
+pub(super) struct Told {
+    pub published: Revision,
+    /// The time of the replica's clock.
+    pub clock: Timestamp,
+    pub report: ReplicaReport,
+}
+
 /// A beat without an answer.
 #[derive(Debug)]
 struct Unanswered {
@@ -64,13 +72,8 @@ struct Unanswered {
 
 impl Session {
     /// A new session, whose record is created by a transaction that is sent now.
-    pub(super) fn new(
-        settings: &Settings,
-        version: &str,
-        published: Revision,
-        clock: Timestamp,
-        now: u64,
-    ) -> Self {
+    pub(super) fn new(settings: &Settings, version: &str, told: Told, now: u64) -> Self {
+        let Told { published, clock, report } = told;
         let session = Uuid::new_v4();
         let mut token = [0; 32];
         // Each id has 122 random bits.
@@ -86,11 +89,12 @@ impl Session {
             fenced: false,
             ttl: settings.ttl,
             clock,
-            ahead: Vec::new(),
+            started: clock,
             speaks: FORMAT,
             version: version.to_owned(),
             advertise: settings.advertise.clone(),
             peer_token: PeerToken(token),
+            report,
         };
         Self {
             stage: Stage::Creating,
@@ -137,13 +141,14 @@ impl Session {
     }
 
     /// The transaction of a beat that is sent now: the one without an answer, or a new one.
-    pub(super) fn beat(&mut self, published: Revision, clock: Timestamp, now: u64) -> Txn {
+    pub(super) fn beat(&mut self, told: Told, now: u64) -> Txn {
         if self.unanswered.is_none() {
             self.began_beat = now;
             self.record.count += 1;
             self.record.random = Uuid::new_v4().into_bytes();
-            self.record.published = published;
-            self.record.clock = clock;
+            self.record.published = told.published;
+            self.record.clock = told.clock;
+            self.record.report = told.report;
         }
         let bytes = self.record.encode().into();
         let beat =

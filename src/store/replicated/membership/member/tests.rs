@@ -75,6 +75,7 @@ impl World {
                     ttl: Duration::from_millis(TTL),
                 },
                 version: "0".to_owned(),
+                report: watch::channel(ReplicaReport::default()).1,
                 log: OwnLog { cluster: CLUSTER, incarnation: INCARNATION },
                 lease: Arc::clone(&lease),
                 now: Box::new(move || of_now.load(Ordering::Relaxed) * 1_000_000),
@@ -234,7 +235,8 @@ fn other_record(ahead: i64) -> MemberRecord {
         fenced: false,
         ttl: Duration::from_millis(TTL),
         clock: Timestamp::from_second(1000 + ahead).expect("a time"),
-        ahead: vec![],
+        started: Timestamp::UNIX_EPOCH,
+        report: ReplicaReport::default(),
         speaks: FORMAT,
         version: "0".to_owned(),
         advertise: "http://b".to_owned(),
@@ -485,7 +487,7 @@ fn log_that_it_may_not_join_is_refused_at_each_step_and_no_record_remains() {
         (closed(), "the log is closed"),
         (Head { cluster: other, ..head(5) }, "the log belongs to the cluster"),
         (Head { incarnation: other, ..head(5) }, "the log has incarnation"),
-        (Head { format: FORMAT + 1, ..head(5) }, "an entry of format 2 cannot be read"),
+        (Head { format: FORMAT + 1, ..head(5) }, "an entry of format 3 cannot be read"),
     ];
     for (head, sentence) in heads {
         // It reads the head; it creates its record; a beat.
