@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::client::{ServerArgs, unwrap_response};
 use super::connection::connect;
-use super::printer::{Cell, Printer, Report};
+use super::printer::{Cell, Printer, Report, count};
 use crate::server::StartupError;
 use crate::server::etcd_args::EtcdArgs;
 use crate::store::disk_space::LOW_SPACE;
@@ -227,13 +227,13 @@ impl Cluster {
             None => "no leader reached".to_owned(),
         };
         report.line(format!(
-            "etcd {} of {}, {leader}, format {}, revision {}, log of {} in {} entries",
+            "etcd {} of {}, {leader}, format {}, revision {}, log of {} in {}",
             self.reached,
             self.nodes,
             self.format,
             self.revision,
             bytes(self.bytes),
-            self.entries
+            count(self.entries, "entry", "entries")
         ))
     }
 
