@@ -2,7 +2,7 @@
 //! replicas.
 //!
 //! These commands need no server, because they are used when none serves. Not here: the flags and the
-//! steps of `init`; see `server::initialisation`.
+//! steps of `init` and `detach`; see `server::initialisation` and `server::detachment`.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,12 +15,13 @@ use serde::Serialize;
 use super::output_format::OutputFormat;
 use super::printer::{Cell, Printer, Report};
 use crate::server::StartupError;
+use crate::server::detachment::{DetachArgs, detach};
 use crate::server::etcd_args::EtcdArgs;
 use crate::server::initialisation::{InitArgs, Initialised, existing, initialise};
 use crate::store::replicated::etcd::{Client, NodeStatus};
+use crate::store::replicated::finalisation::{Finalised, finalise};
 use crate::store::replicated::head::HeadState;
-use crate::store::replicated::initialisation::InitError;
-use crate::store::replicated::listing::{Listing, fence};
+use crate::store::replicated::listing::{Listing, ListingError, fence};
 use crate::store::replicated::member_record::MemberRecord;
 
 /// The limit of one call.
@@ -46,6 +47,16 @@ pub enum ReplicasCommand {
     /// List the replicas that etcd has a record of. It takes up to three seconds, because it looks
     /// whether each replica renews its record.
     List(ListArgs),
+    /// Complete an upgrade: raise the format of the log to the latest one that all replicas speak. From
+    /// then on earlier versions of scopegate cannot join.
+    Finalize(FinalizeArgs),
+    /// Make the store of a stopped replica that of a single server. All replicas must be stopped.
+    ///
+    /// The log is closed, so the other replicas cannot go on. The store begins another life, as a restored
+    /// one does: revisions jump, and etags and cursors are rejected. Then start the server without
+    /// --replicate. If the command is interrupted or gets no answer, run it again: it completes what it
+    /// has begun.
+    Detach(DetachArgs),
     /// End the session of a replica: it stops answering at its next renewal, and joins anew if it runs.
     Fence(FenceArgs),
 }
@@ -74,6 +85,14 @@ pub struct ListArgs {
     output: OutputFormat,
 }
 
+/// Arguments of `replicas finalize`.
+#[derive(Debug, Args)]
+pub struct FinalizeArgs {
+    /// The etcd of the cluster.
+    #[command(flatten)]
+    etcd: EtcdArgs,
+}
+
 /// Arguments of `replicas fence`.
 #[derive(Debug, Args)]
 pub struct FenceArgs {
@@ -94,6 +113,16 @@ pub async fn replicas(command: ReplicasCommand) -> anyhow::Result<()> {
         ReplicasCommand::Init(args) => init(&args).await,
         ReplicasCommand::Show(args) => show(&args),
         ReplicasCommand::List(args) => list(&args).await,
+        ReplicasCommand::Finalize(args) => finalize(&args).await,
+        ReplicasCommand::Detach(args) => {
+            let detached = detach(&args).await?;
+            print(&Report::default().line(format!(
+                "the store in `{}` belongs to no cluster: incarnation {}, revision {}",
+                args.data_dir.display(),
+                detached.incarnation,
+                detached.revision
+            )))
+        }
         ReplicasCommand::Fence(args) => fence_replica(&args).await,
     }
 }
@@ -199,7 +228,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let reached = status.iter().flatten().count();
     let (listing, beats) = match look(&client).await {
         Ok(seen) => seen,
-        Err(InitError::Etcd(error)) if reached > 0 => {
+        Err(ListingError::Etcd(error)) if reached > 0 => {
             return Err(StartupError::Etcd(format!(
                 "{reached} of {} etcd nodes can be reached, and they do not answer reads: {error}; without \
                  a majority of its nodes replicas answer until their leases end",
@@ -243,7 +272,7 @@ async fn list(args: &ListArgs) -> anyhow::Result<()> {
 }
 
 /// Looks at all records until each was renewed, or is fenced, or the time is over.
-async fn look(client: &Client) -> Result<(Listing, Beats), InitError> {
+async fn look(client: &Client) -> Result<(Listing, Beats), ListingError> {
     let start = Instant::now();
     let first = Listing::read(client, WITHIN).await?;
     let mut counts: HashMap<_, _> =
@@ -330,11 +359,39 @@ fn report(shown: &Cluster) -> Report {
     ))
 }
 
+async fn finalize(args: &FinalizeArgs) -> anyhow::Result<()> {
+    let line = match finalise(&args.etcd.client()?).await.map_err(StartupError::from)? {
+        Finalised::Raised(format) => format!("entries are written in format {format} from now on"),
+        Finalised::Already(format) => format!("format {format} already"),
+        Finalised::Old { format, replicas } => {
+            let names: Vec<_> = replicas.iter().map(|name| format!("`{name}`")).collect();
+            return Err(StartupError::Config(format!(
+                "the log has format {format}, and these replicas speak no later one: {}; upgrade them first",
+                names.join(", ")
+            ))
+            .into());
+        }
+        Finalised::NoReplica => {
+            return Err(StartupError::Config(
+                "no replica has a record, so it is not known which format they speak: start them first"
+                    .to_owned(),
+            )
+            .into());
+        }
+        Finalised::Busy => {
+            return Err(StartupError::Etcd(
+                "replicas renewed their records at each attempt: run the command again".to_owned(),
+            )
+            .into());
+        }
+    };
+    print(&Report::default().line(line))
+}
+
 async fn fence_replica(args: &FenceArgs) -> anyhow::Result<()> {
     let client = args.etcd.client()?;
     for _ in 0..ATTEMPTS {
-        let listing = Listing::read(&client, WITHIN).await;
-        let listing = listing.map_err(|error| StartupError::from(InitError::from(error)))?;
+        let listing = Listing::read(&client, WITHIN).await.map_err(StartupError::from)?;
         let named = |(record, _): &&(MemberRecord, _)| record.name.as_str() == args.name;
         let sessions: Vec<_> = listing.members.iter().filter(named).collect();
         if sessions.is_empty() {

@@ -47,8 +47,9 @@ pub enum LogError {
     Missing,
     /// The log is closed.
     #[error(
-        "the log is closed, so no replica joins it: wait for the initialisation of the cluster, or do it \
-         with `scopegate replicas init --again`"
+        "the log is closed, so no replica joins it: its store was made that of a single server, or the \
+         cluster is being replaced, or etcd was set back; begin a cluster again with `scopegate replicas \
+         init --again` or `--replace`"
     )]
     Closed,
     /// The log belongs to another cluster.
