@@ -437,8 +437,8 @@ impl From<InitError> for StartupError {
             },
             InitError::Log(LogError::Store(error)) => Self::Store(error),
             InitError::Exists(cluster) => Self::Config(format!(
-                "the prefix has a cluster already (`{cluster}`): start its replicas, or use another \
-                 prefix; --if-none accepts it"
+                "the prefix has a cluster already (`{cluster}`): start its replicas, use another prefix, or \
+                 replace it with --replace; --if-none accepts it"
             )),
             InitError::Log(_) | InitError::Version(_) => Self::Config(error.to_string()),
         }

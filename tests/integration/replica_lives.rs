@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -28,7 +28,7 @@ const LEASE: Duration = Duration::from_secs(3);
 const STEP: u64 = 1 << 32;
 
 /// A command of `replicas`, and the arguments that follow.
-fn command(verb: &str, etcd: &Etcd, args: &[&str]) -> std::process::Command {
+fn command(verb: &str, etcd: &Etcd, args: &[&str]) -> Command {
     let mut command = scopegate();
     let url = format!("etcd://{}/test", etcd.address(0));
     command.args(["replicas", verb, "--replicate", &url]).args(args);
@@ -173,7 +173,6 @@ async fn replica_becomes_a_single_server_and_the_others_cannot_go_on() {
     };
     assert!(cluster.replicas[0].take().terminate().success());
     cluster.client(1).restrict("company", &["a"]).await;
-    failed(&detach(&cluster, 1).await, 74, "another process");
     // Its record stays, and it may have answered until now.
     cluster.replicas[1].take().kill();
     failed(&detach(&cluster, 0).await, 64, "of the log, which ends with entry");
@@ -228,6 +227,31 @@ async fn replica_becomes_a_single_server_and_the_others_cannot_go_on() {
     let init = ["--replace", &replaced, "--data-dir", text(&dir)];
     succeeded(&run("init", &cluster.etcd, &init).await);
     assert!(head(&client).await.0.incarnation != open.incarnation);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_that_a_replica_goes_on_with_meanwhile_is_opened_again() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (client, store) = followed(&etcd, dir.path()).await;
+    let (begun, _) = head(&client).await;
+    // The command reads the file after its first look at the log, and waits until it is written.
+    let file = store.join("detaching");
+    assert!(Command::new("mkfifo").arg(&file).status().expect("it runs").success());
+    let mut detach = command("detach", &etcd, &["--data-dir", text(&store)]);
+    let detach = detach.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    let path = file.clone();
+    let open = move || fs::File::options().write(true).open(path).expect("opened");
+    let reading = tokio::task::spawn_blocking(open).await.expect("it ends");
+    let committed = Head { seq: 1, revision: begun.revision.next(), ..begun };
+    carry_out(&client, vec![put(keys::HEAD, committed.encode())]).await;
+    fs::remove_file(&file).expect("removed");
+    drop(reading);
+    let detach = move || detach.wait_with_output().expect("it ends");
+    let ended = tokio::task::spawn_blocking(detach).await.expect("it ends");
+    failed(&ended, 64, "has entry 0 of the log, which ends with entry 1");
+    assert_eq!(head(&client).await.0, committed);
+    assert!(Store::open(&store).expect("opened").cluster().is_some());
 }
 
 /// A log with the store of a directory that follows it.

@@ -21,7 +21,7 @@ pub enum Refusal {
     /// The log belongs to another cluster than the store.
     #[error(
         "the log belongs to the cluster `{log}`, and this store to the cluster `{store}`: correct \
-         the URL, or start with the store of that cluster"
+         the URL, or start with --resync if the cluster was replaced"
     )]
     Cluster {
         /// The cluster of the log.
