@@ -52,8 +52,8 @@ pub enum ReplicasCommand {
     Finalize(FinalizeArgs),
     /// Make the store of a stopped replica that of a single server. All replicas must be stopped.
     ///
-    /// The log is closed, so the other replicas cannot go on. The store begins another life, as a restored
-    /// one does: revisions jump, and etags and cursors are rejected. Then start the server without
+    /// The log is closed, so the other replicas cannot go on. The store gets a new incarnation, as a
+    /// restored one does: revisions jump, and etags and cursors are rejected. Then start the server without
     /// --replicate. If the command is interrupted or gets no answer, run it again: it completes what it
     /// has begun.
     Detach(DetachArgs),

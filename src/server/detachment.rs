@@ -1,8 +1,8 @@
 //! Detachment: `scopegate replicas detach`, which makes a replica's store that of a single server.
 //!
 //! The log is closed, so that no replica commits a change or joins, and all sessions are ended. Then the
-//! store, if it has all entries of the log, begins another life as a restored store does. The log stays
-//! closed, so that no other replica goes on with the earlier life.
+//! store, if it has all entries of the log, gets a new incarnation as a restored store does. The log stays
+//! closed, so that no other replica goes on with the earlier incarnation.
 //!
 //! The id of the closing is in a file of the directory before the log is closed. If the command is
 //! interrupted, the next run knows by it that the closing is its own, and completes what was begun. A log

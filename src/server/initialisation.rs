@@ -8,8 +8,8 @@
 //! that of the cluster that is replaced.
 //!
 //! Before a cluster is replaced, its log is closed and all sessions are ended. The
-//! store of a cluster whose log is lost (--again) begins another life before these steps. A restored
-//! store (--replace) has begun one.
+//! store of a cluster whose log is lost (--again) gets a new incarnation before these steps. A restored
+//! store (--replace) has one.
 //!
 //! Not here: the transactions; see [`crate::store::replicated::initialisation`] and
 //! [`crate::store::replicated::closing`].
@@ -372,8 +372,7 @@ pub(super) async fn until_no_replica_answers(client: &Client) -> Result<(), List
     end_sessions(client).await
 }
 
-/// Rejects a store that does not begin another life than the cluster that is replaced, and another cluster
-/// than the one that was named.
+/// Rejects a store that has no new incarnation, and a cluster that is not the one that was named.
 fn check_replaced(
     head: &Head,
     named: Incarnation,

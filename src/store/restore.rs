@@ -87,10 +87,10 @@ impl RestoreError {
     }
 }
 
-/// A store that has begun another life.
+/// A store that has a new incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// The revision of the backup, or that of the store in its earlier life.
+    /// The revision of the backup, or that of the store before the new incarnation.
     pub backup: Revision,
     /// The revision at which the store continues.
     pub revision: Revision,
@@ -374,7 +374,7 @@ pub fn begin_again(
     now: Timestamp,
 ) -> Result<Head, OpenError> {
     let (Restored { incarnation, revision, .. }, time) =
-        another_life(dir, Some(cluster), author, now)?;
+        new_incarnation(dir, Some(cluster), author, now)?;
     Ok(Head::first(cluster, incarnation, revision, time))
 }
 
@@ -383,12 +383,12 @@ pub fn begin_again(
 /// # Errors
 /// The store cannot be opened or written. It is as it was, or has begun the other incarnation.
 pub fn begin_alone(dir: &Path, author: Author, now: Timestamp) -> Result<Restored, OpenError> {
-    Ok(another_life(dir, None, author, now)?.0)
+    Ok(new_incarnation(dir, None, author, now)?.0)
 }
 
 /// Begins another incarnation of a store where it is. Revisions jump as those of a restore do, because
-/// changes of the last incarnation may be missing here. Returns the time of the new life, too.
-fn another_life(
+/// changes of the last incarnation may be missing here. Returns the time of the jump, too.
+fn new_incarnation(
     dir: &Path,
     cluster: Option<uuid::Uuid>,
     author: Author,

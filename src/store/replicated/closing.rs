@@ -1,9 +1,9 @@
-//! Closing: ends the life of a log, before another life begins with one store.
+//! Closing: ends a log for all replicas, before one store goes on with a new incarnation.
 //!
 //! A closed head accepts no entry, and no replica joins behind it. Then the sessions of all replicas are
 //! ended: each record is fenced, so that its replica cannot renew it, and is deleted by its replica, or by
 //! this program when it has [lapsed](super::members_view). A replica answers only while its record exists,
-//! so when no record is left, no replica of that life answers. A replica that creates a record behind the
+//! so when no record is left, no replica of that log answers. A replica that creates a record behind the
 //! closed head sees it in the same transaction, and never answers.
 //!
 //! Not here: what begins then; see [`initialisation`](super::initialisation).

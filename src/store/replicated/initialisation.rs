@@ -5,7 +5,7 @@
 //! initialised, it was carried out.
 //!
 //! A head is replaced after the log was [closed](super::closing) and no replica of the earlier cluster
-//! answers. One transaction puts the new head, and removes all that belongs to the earlier life of the
+//! answers. One transaction puts the new head, and removes all that belongs to the earlier
 //! log: its entries and their pieces, the records, the times at which credentials were seen, and what was
 //! noted for the compaction.
 //!
@@ -109,8 +109,8 @@ pub async fn replace(client: &Client, closed: Option<Bytes>, head: &Head) -> Res
     put(client, closed, head, removed.to_vec()).await
 }
 
-/// Puts a head where etcd has `earlier`, with other operations, and removes what no life of a log takes
-/// over from another one.
+/// Puts a head where etcd has `earlier`, with other operations, and removes what no cluster
+/// takes over from an earlier one.
 async fn put(
     client: &Client,
     earlier: Option<Bytes>,

@@ -1,4 +1,4 @@
-//! The lives of a cluster: a replica becomes a single server, a backup replaces a cluster, and an upgrade
+//! Cluster administration: a replica becomes a single server, a backup replaces a cluster, and an upgrade
 //! is completed. Real processes on a real etcd, and commands that are interrupted and run again.
 
 use std::fs;
@@ -24,7 +24,7 @@ use crate::harness::etcd::{Etcd, WITHIN};
 use crate::harness::{Server, bootstrap, scopegate, scopes_of};
 
 const LEASE: Duration = Duration::from_secs(3);
-/// How far revisions jump with another life.
+/// How far revisions jump with a new incarnation.
 const STEP: u64 = 1 << 32;
 
 /// A command of `replicas`, and the arguments that follow.
@@ -201,7 +201,7 @@ async fn replica_becomes_a_single_server_and_the_others_cannot_go_on() {
     let members = client.range(&Range::under(keys::MEMBERS), WITHIN).await.expect("an answer");
     assert!(members.pairs.is_empty(), "no replica may answer");
     let is_closed = matches!(head(&client).await.0.state, HeadState::Closed(_));
-    assert!(is_closed, "nobody goes on with the earlier life");
+    assert!(is_closed, "no replica goes on with the earlier cluster");
     // What was done is not reported as a failure.
     assert_eq!(succeeded(&detach(&cluster, 1).await), out);
     assert!(!dir.join("detaching").exists());
@@ -292,7 +292,7 @@ async fn store_is_detached_only_from_its_own_log() {
     Store::open(&store).expect("opened").note_etcd_cluster(Some(7)).expect("noted");
     failed(&detach().await, 64, "correct the URL");
     Store::open(&store).expect("opened").note_etcd_cluster(client.cluster_id()).expect("noted");
-    // A run that was interrupted after the store had begun another life.
+    // A run that was interrupted after the store had a new incarnation.
     fs::write(store.join("detaching"), "half").expect("written");
     succeeded(&detach().await);
     fs::write(store.join("detaching"), Uuid::new_v4().to_string()).expect("written");
@@ -320,7 +320,7 @@ async fn reopened_log_is_the_one_that_was_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backup_replaces_a_cluster_and_nobody_of_the_earlier_life_answers() {
+async fn backup_replaces_a_cluster_and_no_replica_of_the_earlier_one_answers() {
     let Some(mut cluster) = Cluster::start(1, &[], 2, LEASE).await else { return };
     let client = cluster.etcd.client();
     cluster.client(0).create_company("before", Some(&["a"])).await;
