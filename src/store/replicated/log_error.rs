@@ -41,8 +41,8 @@ pub enum LogError {
     Damaged(&'static str),
     /// There is no log under the prefix.
     #[error(
-        "etcd has no log under this prefix: initialise the cluster with `scopegate replicas init`, or \
-         correct the prefix"
+        "etcd has no log under this prefix: correct the prefix, or begin the cluster: a new one with \
+         `scopegate replicas init`, and one whose etcd has lost its data with `--again`"
     )]
     Missing,
     /// The log is closed.
