@@ -2,7 +2,9 @@
 //! replicas.
 //!
 //! These commands need no server, because they are used when none serves. Not here: the flags and the
-//! steps of `init`; see `server::initialisation`.
+//! steps of `init`; see `server::initialisation`. And the comparison of facts; see `verify`.
+
+mod verify;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,6 +14,8 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
+pub use self::verify::FactsDiffer;
+use self::verify::{VerifyArgs, verify};
 use super::output_format::OutputFormat;
 use super::printer::{Cell, Printer, Report};
 use crate::server::StartupError;
@@ -46,6 +50,11 @@ pub enum ReplicasCommand {
     /// List the replicas that etcd has a record of. It takes up to three seconds, because it looks
     /// whether each replica renews its record.
     List(ListArgs),
+    /// Compare the facts of all replicas, and name the replica that has others than most.
+    ///
+    /// Each replica sums up its facts. They are compared at one revision, so changes may continue. The exit
+    /// code is 1 if facts differ.
+    Verify(VerifyArgs),
     /// End the session of a replica: it stops answering at its next renewal, and joins anew if it runs.
     Fence(FenceArgs),
 }
@@ -94,6 +103,7 @@ pub async fn replicas(command: ReplicasCommand) -> anyhow::Result<()> {
         ReplicasCommand::Init(args) => init(&args).await,
         ReplicasCommand::Show(args) => show(&args),
         ReplicasCommand::List(args) => list(&args).await,
+        ReplicasCommand::Verify(args) => verify(&args).await,
         ReplicasCommand::Fence(args) => fence_replica(&args).await,
     }
 }

@@ -18,6 +18,7 @@ mod entry_draft;
 mod entry_log;
 pub mod etcd;
 mod etcd_log;
+pub mod fact_comparison;
 mod followed;
 mod follower;
 pub mod head;
@@ -32,12 +33,12 @@ pub mod member_record;
 pub mod members_task;
 pub mod members_view;
 pub mod membership;
+pub mod peer_client;
 mod replica;
 mod replica_report;
 mod settings;
 #[cfg(test)]
 mod simulation;
-pub mod snapshot_client;
 pub mod truncation;
 
 use std::sync::mpsc;
@@ -75,9 +76,13 @@ pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 
 /// The messages of calls between replicas.
 pub mod peer {
-    pub use super::proto::{SnapshotRequest, SnapshotResponse};
+    pub use super::proto::{
+        FactSumsAt, FactSumsRequest, FactSumsResponse, KindSum, SnapshotRequest, SnapshotResponse,
+    };
     /// The method of a snapshot.
     pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
+    /// The method of the sums of facts.
+    pub const FACT_SUMS: &str = "/scopegate.replica.v1.PeerService/FactSums";
 }
 
 mod proto {

@@ -302,6 +302,7 @@ impl Replica {
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
+            report: self.report.clone(),
             truncation: Truncation::default(),
             published: Vec::new(),
         };
