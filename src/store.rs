@@ -260,6 +260,9 @@ impl Store {
     /// once; a crash may lose it.
     pub fn note_last_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
+            if let Some(replica) = &self.replica {
+                replica.note_last_seen(&seen);
+            }
             self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
         }
     }

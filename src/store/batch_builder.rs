@@ -55,8 +55,22 @@ pub(super) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    pub(super) fn last_seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
+    /// Adds last-seen minutes. In the store of a replica, to which others tell theirs, the later one of a
+    /// credential stays.
+    pub(super) fn last_seen(
+        &mut self,
+        engine: &dyn Engine,
+        seen: impl Iterator<Item = (Revision, Minute)>,
+    ) {
         for (credential, minute) in seen {
+            if self.position.is_some() {
+                // No decision depends on it, so one that cannot be read is replaced.
+                let stored = self.value_of(engine, &key::seen(credential)).ok().flatten();
+                let stored = stored.and_then(|bytes| bytes.try_into().ok());
+                if stored.is_some_and(|bytes| Minute::from_be_bytes(bytes) >= minute) {
+                    continue;
+                }
+            }
             self.batch.insert(key::seen(credential), minute.to_be_bytes());
             self.other = true;
         }

@@ -36,6 +36,8 @@ pub mod membership;
 pub mod peer_client;
 mod replica;
 mod replica_report;
+mod seen_task;
+mod seen_times;
 mod settings;
 #[cfg(test)]
 mod simulation;

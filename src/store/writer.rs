@@ -216,7 +216,7 @@ impl Writer {
             let mut builder = self.state.next_batch();
             (builder.time, builder.mark) =
                 (builder.time.max(batch.time), builder.mark.max(batch.mark));
-            builder.last_seen(seen.iter().copied());
+            builder.last_seen(&*self.state.engine, seen.iter().copied());
             let format = self.log.as_ref().map_or(FORMAT, |log| log.format());
             let mut draft = self.state.position.map(|at| EntryDraft::new(at, format));
             let mut decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
