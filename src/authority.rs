@@ -80,7 +80,7 @@ use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::backup::Backup;
 use crate::store::replicated::{LogError, Replica};
-use crate::store::{self, CommitObserver, Incarnation, Store, StoreError};
+use crate::store::{self, CommitObserver, FactSums, Incarnation, Store, StoreError};
 
 pub use self::catalogs::{Applied, ApplyError, Losers, LosingCompany};
 pub use self::check::{Answer, ProvenClient};
@@ -315,6 +315,12 @@ impl Authority {
     /// minute.
     pub fn keep_seen(&self) {
         self.facts.store().note_last_seen(self.last_used.take(self.clock.persisted()));
+    }
+
+    /// The sums of the facts at the last revisions; see [`Store::fact_sums`].
+    #[must_use]
+    pub fn fact_sums(&self) -> Vec<(Revision, FactSums)> {
+        self.facts.store().fact_sums()
     }
 
     /// Begins a snapshot of the store for another replica. Changes continue meanwhile.

@@ -88,7 +88,7 @@ pub use self::client::{Limit, ServerArgs, WriteArgs};
 pub use self::company_restrict::RestrictArgs;
 pub use self::confirmation::Confirmation;
 pub use self::keys::KeysCommand;
-pub use self::replicas::{ReplicasCommand, replicas};
+pub use self::replicas::{FactsDiffer, ReplicasCommand, replicas};
 pub use self::secret::SecretCommand;
 
 /// The exit code of a command that has no result: the server cannot be reached or returns an error.

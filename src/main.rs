@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use scopegate::cli::command::Command;
-use scopegate::cli::{KeysCommand, ReplicasCommand, environment};
+use scopegate::cli::{FactsDiffer, KeysCommand, ReplicasCommand, environment};
 use scopegate::metrics::shortage;
 use scopegate::observe::log;
 use scopegate::observe::log::LogFormat;
@@ -173,7 +173,7 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     }
 }
 
-/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`.
+/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`, and 1 if facts differ.
 fn replicas(command: ReplicasCommand) -> ExitCode {
     set_private_umask();
     let ended = single_threaded().map_err(anyhow::Error::from);
@@ -182,7 +182,8 @@ fn replicas(command: ReplicasCommand) -> ExitCode {
         Err(error) => {
             log::tell(&cli::failure::line(&error));
             let failure = error.downcast_ref::<StartupError>();
-            ExitCode::from(failure.map_or(74, StartupError::exit_code))
+            let otherwise = if error.is::<FactsDiffer>() { 1 } else { 74 };
+            ExitCode::from(failure.map_or(otherwise, StartupError::exit_code))
         }
     }
 }

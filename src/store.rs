@@ -27,6 +27,7 @@ pub mod disk_space;
 pub mod engine;
 mod error;
 mod fact;
+mod fact_sums;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;
@@ -65,6 +66,7 @@ use tokio::sync::oneshot;
 
 pub use self::error::{CommitError, StoreError};
 pub use self::fact::{Fact, FactKey, FactKind, FactRef};
+pub use self::fact_sums::{FactSums, SumOfKind};
 pub use self::idempotency::{
     IDEMPOTENCY_TTL, IdempotencyRecord, RequestKey, ResultDetail, StoredResult, WriteResult,
 };
@@ -82,6 +84,7 @@ use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
 use engine::Engine;
+use fact_sums::RecentFactSums;
 use lease::Lease;
 use quota::Quota;
 use replicated::{Cluster, Replica};
@@ -124,6 +127,7 @@ pub struct Store {
     durable_time: Arc<AtomicI64>,
     metrics: Arc<StoreMetrics>,
     usage: SharedUsage,
+    fact_sums: RecentFactSums,
     /// Until when calls may be answered from this store.
     lease: Arc<Lease>,
     /// The parts of the writer, until it is started.
@@ -168,6 +172,13 @@ impl Store {
     #[must_use]
     pub fn metrics(&self) -> &StoreMetrics {
         &self.metrics
+    }
+
+    /// The sums of the facts at each of the last revisions, in order, if the store follows a log. A revision
+    /// is left out if garbage collection had something to remove at it, or if its batch had later ones.
+    #[must_use]
+    pub fn fact_sums(&self) -> Vec<(Revision, FactSums)> {
+        self.fact_sums.all()
     }
 
     /// Until when calls may be answered from this store. By default it never ends.
@@ -249,6 +260,9 @@ impl Store {
     /// once; a crash may lose it.
     pub fn note_last_seen(&self, seen: Vec<(Revision, Minute)>) {
         if !seen.is_empty() {
+            if let Some(replica) = &self.replica {
+                replica.note_last_seen(&seen);
+            }
             self.commands.queue_behind(WriterCommand::Seen(seen)).ok();
         }
     }

@@ -80,8 +80,9 @@ impl LastUsed {
         create_time: Timestamp,
     ) -> Result<Option<Timestamp>, StoreError> {
         let last = match self.last(created_at) {
-            Some(minute) => Some(minute),
-            None => store.last_seen(created_at)?,
+            Some(minute) if store.replica().is_none() => Some(minute),
+            // Another replica may have told a later one.
+            noted => noted.max(store.last_seen(created_at)?),
         };
         Ok(last.and_then(time).map(|time| time.max(create_time)))
     }

@@ -2,8 +2,10 @@
 //! replicas.
 //!
 //! These commands need no server, because they are used when none serves. Not here: `list`; see
-//! [`super::replica_list`]. And the flags and the steps of `init` and `detach`; see
-//! `server::initialisation` and `server::detachment`.
+//! [`super::replica_list`]. The flags and the steps of `init` and `detach`; see `server::initialisation` and
+//! `server::detachment`. And the comparison of facts; see `verify`.
+
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+pub use self::verify::FactsDiffer;
+use self::verify::{VerifyArgs, verify};
 use super::output_format::OutputFormat;
 use super::printer::{Printer, Report};
 use super::replica_list::{ListArgs, list};
@@ -54,6 +58,11 @@ pub enum ReplicasCommand {
     /// --replicate. If the command is interrupted or gets no answer, run it again: it completes what it
     /// has begun.
     Detach(DetachArgs),
+    /// Compare the facts of all replicas, and name the replica that has others than most.
+    ///
+    /// Each replica sums up its facts. They are compared at one revision, so changes may continue. The exit
+    /// code is 1 if facts differ.
+    Verify(VerifyArgs),
     /// End the session of a replica: it stops answering at its next renewal, and joins anew if it runs.
     Fence(FenceArgs),
 }
@@ -108,6 +117,7 @@ pub async fn replicas(command: ReplicasCommand) -> anyhow::Result<()> {
                 detached.revision
             )))
         }
+        ReplicasCommand::Verify(args) => verify(&args).await,
         ReplicasCommand::Fence(args) => fence_replica(&args).await,
     }
 }

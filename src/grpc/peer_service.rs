@@ -1,5 +1,6 @@
-//! PeerService: what a replica serves beside the API of the platform: snapshots for other replicas, and
-//! the list of the replicas for operators. A snapshot is the store of this replica at one revision.
+//! PeerService: what a replica serves beside the API of the platform: snapshots and the sums of its facts
+//! for other replicas, and the list of the replicas for operators. A snapshot is the store of this replica
+//! at one revision. The sums show whether two replicas have the same facts.
 //!
 //! The caller of a snapshot presents the token in the record of this replica's session. Each session has a
 //! new one, so a token that was read before is not valid after it. An API key is not accepted, and a lease
@@ -30,12 +31,13 @@ use crate::authority::error::AuthorityError;
 use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
-use crate::store::StoreError;
 use crate::store::replicated::LogError;
 use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::peer::{
-    ReplicasResponse, SNAPSHOT, SnapshotRequest, SnapshotResponse,
+    FACT_SUMS, FactSumsAt, FactSumsRequest, FactSumsResponse, KindSum, ReplicasResponse, SNAPSHOT,
+    SnapshotRequest, SnapshotResponse,
 };
+use crate::store::{StoreError, SumOfKind};
 
 /// The limit of a request, which has no fields, in bytes.
 const MAX_REQUEST_BYTES: usize = 1 << 10;
@@ -47,7 +49,8 @@ type Chunk = Result<SnapshotResponse, Status>;
 /// The path of a method that this replica serves to others.
 #[must_use]
 pub fn method(api: &Api, path: &str) -> Option<&'static str> {
-    (path == SNAPSHOT && api.membership.get().is_some()).then_some(SNAPSHOT)
+    let method = [SNAPSHOT, FACT_SUMS].into_iter().find(|method| *method == path);
+    method.filter(|_| api.membership.get().is_some())
 }
 
 /// Admits a call of another replica, before its message is read.
@@ -77,14 +80,42 @@ where
     B: Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<super::body_timeout::Error> + Send,
 {
-    let service = service_fn(move |_: tonic::Request<SnapshotRequest>| {
-        let api = api.clone();
-        async move { Ok::<_, Status>(tonic::Response::new(snapshot(&api).await?)) }
-    });
-    let grpc = Grpc::new(ProstCodec::<SnapshotResponse, SnapshotRequest>::default());
-    let mut grpc = grpc.apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+    let is_snapshot = request.uri().path() == SNAPSHOT;
     let request = request.map(|body| BodyTimeout::new(body, within));
-    status::with_details(grpc.server_streaming(service, request).await)
+    let response = if is_snapshot {
+        let service = service_fn(move |_: tonic::Request<SnapshotRequest>| {
+            let api = api.clone();
+            async move { Ok::<_, Status>(tonic::Response::new(snapshot(&api).await?)) }
+        });
+        let grpc = Grpc::new(ProstCodec::<SnapshotResponse, SnapshotRequest>::default());
+        let mut grpc = grpc.apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+        grpc.server_streaming(service, request).await
+    } else {
+        let service = service_fn(move |_: tonic::Request<FactSumsRequest>| {
+            std::future::ready(fact_sums(&api).map(tonic::Response::new))
+        });
+        let grpc = Grpc::new(ProstCodec::<FactSumsResponse, FactSumsRequest>::default());
+        let mut grpc = grpc.apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
+        grpc.unary(service, request).await
+    };
+    status::with_details(response)
+}
+
+/// The sums of the facts at the last revisions.
+fn fact_sums(api: &Api) -> Result<FactSumsResponse, Status> {
+    let authority = api.authority().ok_or_else(status::not_ready)?;
+    let at = authority.fact_sums().into_iter().map(|(revision, sums)| FactSumsAt {
+        revision: revision.0,
+        kinds: sums
+            .kinds()
+            .map(|SumOfKind { kind, count, checksum }| KindSum {
+                kind,
+                count,
+                checksum: checksum.to_be_bytes().to_vec(),
+            })
+            .collect(),
+    });
+    Ok(FactSumsResponse { at: at.collect() })
 }
 
 /// The replicas that etcd has a record of, and the log.

@@ -17,7 +17,7 @@ use crate::store::installation::{
 use crate::store::replicated::etcd::TlsFiles;
 use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::membership::MembershipState;
-use crate::store::replicated::snapshot_client::fetch;
+use crate::store::replicated::peer_client::fetch;
 use crate::store::replicated::{Cluster, LogError, LogSummary, Replica, ReplicaError, Settings};
 
 /// Where Linux names the clock source of the machine.

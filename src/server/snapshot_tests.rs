@@ -19,7 +19,7 @@ use crate::store::replicated::etcd::TlsFiles;
 use crate::store::replicated::head::Head;
 use crate::store::replicated::member_record::{MemberRecord, PeerToken};
 use crate::store::replicated::membership::MembershipState;
-use crate::store::replicated::snapshot_client::{SnapshotReader, fetch};
+use crate::store::replicated::peer_client::{SnapshotReader, fetch};
 use crate::store::{Incarnation, Store, install_snapshot};
 use crate::transport::listener::Listener;
 

@@ -20,6 +20,7 @@ use super::batch_builder::BatchBuilder;
 use super::chain::Chain;
 use super::checksum::{self, StoreChecksum};
 use super::engine::{Engine, EngineError, WriteBatch};
+use super::fact_sums::FactSums;
 use super::high_water_mark::HighWaterMark;
 use super::key::Tombstone;
 use super::replicated::LogPosition;
@@ -32,6 +33,7 @@ use crate::policy::revision::Revision;
 pub(super) struct AppliedState {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) checksum: StoreChecksum,
+    pub(super) facts: FactSums,
     pub(super) usage: SharedUsage,
     pub(super) high_water_mark: HighWaterMark,
     pub(super) metrics: Arc<StoreMetrics>,
@@ -85,6 +87,7 @@ impl AppliedState {
             observer.before_apply(builder.head, &keys);
         }
         let moves = checksum::apply(&*self.engine, &mut self.checksum, &mut builder.batch)?;
+        self.facts = self.facts.plus(moves.facts);
         self.usage.apply(moves);
         self.usage.wrote(builder.usage);
         let applied = Instant::now();
@@ -112,6 +115,7 @@ impl AppliedState {
     /// Applies a batch that changes no fact, without making it durable.
     pub(super) fn apply_unsynced(&mut self, mut batch: WriteBatch) -> Result<(), EngineError> {
         let moves = checksum::apply(&*self.engine, &mut self.checksum, &mut batch)?;
+        self.facts = self.facts.plus(moves.facts);
         self.usage.apply(moves);
         self.feeds.send(batch);
         Ok(())

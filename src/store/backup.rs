@@ -301,7 +301,10 @@ mod tests {
                     let mut entries = WriteBatch::default();
                     for (number, value) in batch {
                         match value {
-                            Some(value) => entries.insert(entry_key(*number), [*value]),
+                            Some(value) => {
+                                entries
+                                    .insert(entry_key(*number), [&[0; 9], &[*value][..]].concat());
+                            }
                             None => entries.remove(entry_key(*number)),
                         }
                     }

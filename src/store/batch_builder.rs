@@ -9,8 +9,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::chain::Chain;
+use super::checksum::StoreChecksum;
 use super::decide::get;
-use super::decided_change::{DecidedChange, DecidedResult, DecidedWrite};
+use super::decided_change::{DecidedChange, DecidedResult, DecidedWrite, ReplacedValue};
 use super::engine::{Engine, EngineError, WriteBatch};
 use super::error::Corrupt;
 use super::key::Tombstone;
@@ -42,8 +43,6 @@ pub(super) struct BatchBuilder {
     /// Its approximate size in bytes.
     pub(super) bytes: u64,
     pub(super) outcomes: HashMap<FactKey, Outcome>,
-    /// The chunks of the values that this batch writes, by the keys of the values.
-    pub(super) chunks: HashMap<Vec<u8>, Vec<Vec<u8>>>,
     pub(super) tombstones: Vec<Tombstone>,
     /// How the batch changes the counts and the written bytes of companies.
     pub(super) usage: Pending,
@@ -56,8 +55,22 @@ pub(super) struct BatchBuilder {
 }
 
 impl BatchBuilder {
-    pub(super) fn last_seen(&mut self, seen: impl Iterator<Item = (Revision, Minute)>) {
+    /// Adds last-seen minutes. In the store of a replica, to which others tell theirs, the later one of a
+    /// credential stays.
+    pub(super) fn last_seen(
+        &mut self,
+        engine: &dyn Engine,
+        seen: impl Iterator<Item = (Revision, Minute)>,
+    ) {
         for (credential, minute) in seen {
+            if self.position.is_some() {
+                // No decision depends on it, so one that cannot be read is replaced.
+                let stored = self.value_of(engine, &key::seen(credential)).ok().flatten();
+                let stored = stored.and_then(|bytes| bytes.try_into().ok());
+                if stored.is_some_and(|bytes| Minute::from_be_bytes(bytes) >= minute) {
+                    continue;
+                }
+            }
             self.batch.insert(key::seen(credential), minute.to_be_bytes());
             self.other = true;
         }
@@ -78,33 +91,48 @@ impl BatchBuilder {
         })
     }
 
-    /// The chunks of a fact's value before the next change.
-    pub(super) fn chunks(
+    /// The value of a key before the next change.
+    pub(super) fn value_of(
         &self,
         engine: &dyn Engine,
-        key: &FactKey,
-    ) -> Result<Vec<Vec<u8>>, EngineError> {
-        let entry_key = key.bytes();
-        if let Some(chunks) = self.chunks.get(&entry_key) {
-            return Ok(chunks.clone());
+        entry_key: &[u8],
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        match self.batch.get(entry_key) {
+            Some(pending) => Ok(pending.map(<[u8]>::to_vec)),
+            None => get(engine, entry_key),
         }
-        Ok(match get(engine, &entry_key)? {
-            Some(value) => chunked::chunks(&value)?,
-            None => vec![],
-        })
     }
 
-    /// A fact before the next change.
+    /// What a change of a fact with this value replaces.
+    pub(super) fn replaced(
+        &self,
+        engine: &dyn Engine,
+        entry_key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<ReplacedValue, EngineError> {
+        let Some(value) = value else { return Ok(ReplacedValue::default()) };
+        let checksum = match self.position {
+            Some(_) if !key::is_garbage_somewhere(entry_key) => {
+                let read = |chunk: &[u8]| self.value_of(engine, chunk);
+                StoreChecksum::of_value(entry_key, value, read)?
+            }
+            _ => StoreChecksum::default(),
+        };
+        Ok(ReplacedValue { chunks: chunked::chunks(value)?, checksum })
+    }
+
+    /// A fact before the next change. `value` is its value.
     pub(super) fn fact(
         &self,
         engine: &dyn Engine,
         key: &FactKey,
+        value: Option<&[u8]>,
     ) -> Result<Option<Fact>, EngineError> {
         if let Some(outcome) = self.outcomes.get(key) {
             return Ok(outcome.fact.clone());
         }
-        let Some(value) = get(engine, &key.bytes())? else { return Ok(None) };
-        let (revision, bytes) = chunked::read(&value, engine)?.ok_or(Corrupt)?;
+        let Some(value) = value else { return Ok(None) };
+        let (revision, bytes) = chunked::read(value, engine)?.ok_or(Corrupt)?;
         Ok(Some(record::decode(key, revision, &bytes)?))
     }
 
@@ -115,7 +143,7 @@ impl BatchBuilder {
         let DecidedChange { writes, change, record, result } = decided;
         let (revision, time) = (change.revision, change.time);
         self.usage.add_writes(writes.iter().map(|decided| &decided.write));
-        for chunk in writes.iter().flat_map(|decided| &decided.replaced) {
+        for chunk in writes.iter().flat_map(|decided| &decided.replaced.chunks) {
             self.batch.remove(chunk.clone());
         }
         (self.head, self.values) = (revision, 0);
@@ -197,23 +225,12 @@ impl BatchBuilder {
     }
 
     fn put(&mut self, key: FactKey, fact: Fact, record: &[u8], revision: Revision) {
-        let entry_key = key.bytes();
-        self.value(entry_key.clone(), revision, record);
-        let chunks = match record.len().div_ceil(chunked::INLINE) {
-            0 | 1 => Vec::new(),
-            chunks => {
-                let chunks = u32::try_from(chunks).unwrap_or(u32::MAX);
-                (0..chunks).map(|index| key::chunk(revision, self.values, index)).collect()
-            }
-        };
-        self.chunks.insert(entry_key, chunks);
+        self.value(key.bytes(), revision, record);
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact: Some(fact) });
     }
 
     fn remove(&mut self, key: FactKey, revision: Revision) {
-        let entry_key = key.bytes();
-        self.batch.remove(entry_key.clone());
-        self.chunks.insert(entry_key, Vec::new());
+        self.batch.remove(key.bytes());
         self.outcomes.insert(key.clone(), Outcome { key, since: revision, fact: None });
     }
 

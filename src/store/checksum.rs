@@ -12,30 +12,45 @@
 //! Last-seen times are not covered: a crash may lose them.
 
 use super::engine::{Engine, EngineError, WriteBatch};
-use super::key;
-use super::usage::{Moves, SharedUsage};
+use super::error::Corrupt;
+use super::fact_sums::FactSums;
+use super::usage::Moves;
+use super::{chunked, key};
 
 /// The sum of the hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct StoreChecksum(u128);
 
 impl StoreChecksum {
-    /// The checksum of all entries, and how much each company has in them.
-    pub(super) fn of(engine: &dyn Engine) -> Result<(Self, SharedUsage), EngineError> {
+    /// The checksum of all entries, and what is counted of them.
+    pub(super) fn of(engine: &dyn Engine) -> Result<(Self, Moves), EngineError> {
         let (mut checksum, mut moves) = (Self::default(), Moves::default());
         for entry in engine.all() {
             let (entry_key, value) = entry?;
             checksum.add(&entry_key, &value);
             moves.note(&entry_key, false, true);
+            if FactSums::has(&entry_key) {
+                let of_value = Self::of_value(&entry_key, &value, |chunk| engine.get(chunk))?;
+                moves.facts.add(&entry_key, of_value);
+            }
         }
-        Ok((checksum, SharedUsage::of(moves)))
+        Ok((checksum, moves))
     }
 
     /// The checksum that is stored.
     pub(super) fn stored(engine: &dyn Engine) -> Result<Option<Self>, EngineError> {
         let Some(bytes) = engine.get(key::CHECKSUM)? else { return Ok(None) };
-        let bytes = bytes.try_into().map_err(|_| EngineError::Damaged)?;
-        Ok(Some(Self(u128::from_be_bytes(bytes))))
+        Ok(Some(Self::from_bytes(&bytes)?))
+    }
+
+    /// The checksum with these bytes.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, Corrupt> {
+        Ok(Self(u128::from_be_bytes(bytes.try_into().map_err(|_| Corrupt)?)))
+    }
+
+    /// The bytes that are stored.
+    pub(super) fn bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
     }
 
     /// The checksum of a backup's entries.
@@ -46,6 +61,31 @@ impl StoreChecksum {
     /// As a number.
     pub(super) fn number(self) -> u128 {
         self.0
+    }
+
+    /// The checksum of a value: of its entry, and of those of its chunks, which `read` reads.
+    pub(super) fn of_value(
+        entry_key: &[u8],
+        value: &[u8],
+        read: impl Fn(&[u8]) -> Result<Option<Vec<u8>>, EngineError>,
+    ) -> Result<Self, EngineError> {
+        let mut checksum = Self::default();
+        checksum.add(entry_key, value);
+        for chunk_key in chunked::chunks(value)? {
+            let chunk = read(&chunk_key)?.ok_or(EngineError::Damaged)?;
+            checksum.add(&chunk_key, &chunk);
+        }
+        Ok(checksum)
+    }
+
+    /// The checksum of the entries of both.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self(self.0.wrapping_add(other.0))
+    }
+
+    /// The checksum without the entries of the other.
+    pub(super) fn minus(self, other: Self) -> Self {
+        Self(self.0.wrapping_sub(other.0))
     }
 
     fn add(&mut self, entry_key: &[u8], value: &[u8]) {
@@ -70,8 +110,7 @@ fn hash(entry_key: &[u8], value: &[u8]) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-/// Applies a batch with the checksum of the store after it, and returns how the counts of companies
-/// change.
+/// Applies a batch with the checksum of the store after it, and returns how that changes what is counted.
 pub(super) fn apply(
     engine: &dyn Engine,
     checksum: &mut StoreChecksum,
@@ -84,13 +123,22 @@ pub(super) fn apply(
         if !fresh && let Some(old) = engine.get(entry_key)? {
             next.take(entry_key, &old);
             was = true;
+            if FactSums::has(entry_key) {
+                let of_value = StoreChecksum::of_value(entry_key, &old, |chunk| engine.get(chunk))?;
+                moves.facts.take(entry_key, of_value);
+            }
         }
         moves.note(entry_key, was, value.is_some());
         if let Some(value) = value {
             next.add(entry_key, value);
+            if FactSums::has(entry_key) {
+                let chunk = |chunk: &[u8]| Ok(batch.get(chunk).flatten().map(<[u8]>::to_vec));
+                let of_value = StoreChecksum::of_value(entry_key, value, chunk)?;
+                moves.facts.add(entry_key, of_value);
+            }
         }
     }
-    batch.insert(key::CHECKSUM, next.0.to_be_bytes());
+    batch.insert(key::CHECKSUM, next.bytes());
     engine.apply(batch)?;
     *checksum = next;
     Ok(moves)

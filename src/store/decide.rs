@@ -96,7 +96,9 @@ impl ReadView<'_> {
         let Proposal { writes, mut change, idempotency, .. } = proposal;
         let revision = builder.head.next();
         let writes = writes.into_iter().map(|write| {
-            let replaced = builder.chunks(self.engine, &write.key)?;
+            let entry_key = write.key.bytes();
+            let value = builder.value_of(self.engine, &entry_key)?;
+            let replaced = builder.replaced(self.engine, &entry_key, value.as_deref())?;
             Ok(DecidedWrite::new(write, replaced, revision, time))
         });
         let writes = writes.collect::<Result<_, EngineError>>()?;

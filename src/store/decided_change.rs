@@ -9,6 +9,7 @@
 
 use jiff::Timestamp;
 
+use super::checksum::StoreChecksum;
 use super::quota::ByteAccount;
 use super::{FactWrite, IdempotencyRecord, Receipt, RequestKey, record};
 use crate::policy::change::Change;
@@ -31,8 +32,17 @@ pub(super) struct DecidedWrite {
     pub(super) write: FactWrite,
     /// The record of the fact; empty if the change removes the fact.
     pub(super) record: Vec<u8>,
-    /// The keys of the chunks of the value before.
-    pub(super) replaced: Vec<Vec<u8>>,
+    pub(super) replaced: ReplacedValue,
+}
+
+/// The value of a fact before a change; empty if there was none.
+#[derive(Default)]
+pub(super) struct ReplacedValue {
+    /// The keys of its chunks.
+    pub(super) chunks: Vec<Vec<u8>>,
+    /// Its checksum. It is zero in a store that follows no log, and for a fact that garbage collection may
+    /// have removed at another replica.
+    pub(super) checksum: StoreChecksum,
 }
 
 /// The result of a request.
@@ -49,6 +59,12 @@ impl DecidedChange {
         Receipt { revision: self.change.revision, time: self.change.time, waited: None }
     }
 
+    /// The checksum of the values that it replaces.
+    pub(super) fn replaced(&self) -> StoreChecksum {
+        let replaced = self.writes.iter().map(|decided| decided.replaced.checksum);
+        replaced.fold(StoreChecksum::default(), StoreChecksum::plus)
+    }
+
     /// The account whose bytes of the day it uses.
     pub(super) fn account(&self) -> Option<ByteAccount> {
         ByteAccount::of(self.writes.iter().map(|decided| &decided.write), self.change.kind)
@@ -59,7 +75,7 @@ impl DecidedWrite {
     /// The write at this revision and time.
     pub(super) fn new(
         mut write: FactWrite,
-        replaced: Vec<Vec<u8>>,
+        replaced: ReplacedValue,
         revision: Revision,
         time: Timestamp,
     ) -> Self {

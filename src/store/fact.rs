@@ -159,9 +159,8 @@ macro_rules! facts {
             }
         })+
 
-        /// The first bytes of the keys of facts, which must differ.
-        #[cfg(test)]
-        pub(super) const TABLES: &[u8] = &[$($table),+];
+        /// The kinds of facts: the first byte of their keys, which differ, and their names.
+        pub(super) const KINDS: &[(u8, &str)] = &[$(($table, stringify!($kind))),+];
     };
 }
 

@@ -55,6 +55,11 @@ impl GarbageCollector {
         self.tombstones.splice(0..0, tombstones);
     }
 
+    /// Whether all keys of deleted companies, users and credentials are removed.
+    pub(super) fn has_no_tombstone(&self) -> bool {
+        self.tombstones.is_empty()
+    }
+
     /// The removals of the next step, with the believed time and the durable time mark; `None` if
     /// there is nothing to do now. The batch must be applied before the next step.
     pub(super) fn step(

@@ -15,7 +15,7 @@
 //! The time mark never goes back (D19): the new store continues from the later one of the two marks.
 //! The marker keeps the mark of the replaced store, also when that store was deleted.
 //!
-//! Not here: where a snapshot comes from, see `replicated::snapshot_client`; and whether its position is
+//! Not here: where a snapshot comes from, see `replicated::peer_client`; and whether its position is
 //! still in the log, which only the log knows.
 
 mod replaced_store;

@@ -12,6 +12,8 @@ pub struct StoreMetrics {
     pub refused: Counter,
     /// Proposals that a quota rejected, in the order of [`Quota::ALL`].
     pub at_bound: [Counter; 4],
+    /// Entries of other replicas that replaced other facts here than at the replica that wrote the entry.
+    pub diverged: Counter,
     /// Commands in the queue of the writer.
     pub waiting: Gauge,
     /// Duration of a batch, from its first proposal to its publication.

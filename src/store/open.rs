@@ -21,13 +21,14 @@ use super::data_dir::{create, lock_dir, quietly};
 use super::disk_space::{self, DiskSpace};
 use super::engine::{Engine, EngineError, SledEngine, WriteBatch};
 use super::error::Corrupt;
+use super::fact_sums::RecentFactSums;
 use super::high_water_mark::{HighWaterMark, MarkState};
 use super::lease::Lease;
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
 use super::replicated::head::Head;
 use super::replicated::{Cluster, LogPosition, cluster};
-use super::usage::SharedUsage;
+use super::usage::{Moves, SharedUsage};
 use super::writer::Writer;
 use super::{
     CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start,
@@ -74,7 +75,7 @@ pub(super) struct VerifiedStore {
     pub(super) engine: Arc<dyn Engine>,
     schema: u64,
     pub(super) checksum: StoreChecksum,
-    usage: SharedUsage,
+    counted: Moves,
     pub(super) incarnation: Incarnation,
     cluster: Option<Cluster>,
     pub(super) head: Revision,
@@ -116,7 +117,7 @@ impl VerifiedStore {
         if schema > REPLICATED_SCHEMA_VERSION {
             return Err(ReadError::Newer(schema));
         }
-        let (checksum, usage) = StoreChecksum::of(&*engine)?;
+        let (checksum, counted) = StoreChecksum::of(&*engine)?;
         if StoreChecksum::stored(&*engine)? != Some(checksum) {
             return Err(EngineError::Damaged.into());
         }
@@ -156,7 +157,7 @@ impl VerifiedStore {
                 return Err(EngineError::Damaged.into());
             }
         }
-        Ok(Self { engine, schema, checksum, usage, incarnation, cluster, head, time_mark })
+        Ok(Self { engine, schema, checksum, counted, incarnation, cluster, head, time_mark })
     }
 
     /// Upgrades the store to the schema of this program. Returns the schema that it had, if that
@@ -254,8 +255,9 @@ impl Store {
         let upgraded_from = verified.upgrade()?;
         let keyring = verified.keyring()?;
         let VerifiedStore {
-            engine, checksum, usage, incarnation, cluster, head, time_mark, ..
+            engine, checksum, counted, incarnation, cluster, head, time_mark, ..
         } = verified;
+        let (facts, usage) = (counted.facts, SharedUsage::of(counted));
         let chain = engine.get(key::CHAIN)?.ok_or(Corrupt)?;
         let chain = Chain::from_bytes(&chain).ok_or(Corrupt)?;
         let time = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -276,6 +278,7 @@ impl Store {
         let state = AppliedState {
             engine: Arc::clone(&engine),
             checksum,
+            facts,
             usage: usage.clone(),
             high_water_mark,
             metrics: Arc::clone(&metrics),
@@ -288,7 +291,8 @@ impl Store {
             keyring,
             feeds: BackupFeeds::default(),
         };
-        let writer = Writer::new(state, disk_space)?;
+        let fact_sums = RecentFactSums::default();
+        let writer = Writer::new(state, disk_space, fact_sums.clone())?;
         let clock_accepted = gc::clock_accepted(&*engine)?;
         Ok(Self {
             engine,
@@ -302,6 +306,7 @@ impl Store {
             commands: CommandQueue::new(sender, Arc::clone(&metrics)),
             metrics,
             usage,
+            fact_sums,
             lease: Arc::new(Lease::unlimited()),
             setup: Mutex::new(Some((writer, receiver, start_sender))),
             backups: ActiveBackups::default(),

@@ -19,6 +19,7 @@ mod entry_draft;
 mod entry_log;
 pub mod etcd;
 mod etcd_log;
+pub mod fact_comparison;
 pub mod finalisation;
 mod followed;
 mod follower;
@@ -34,13 +35,15 @@ pub mod member_record;
 pub mod members_task;
 pub mod members_view;
 pub mod membership;
+pub mod peer_client;
 mod replica;
 pub mod replica_list;
 mod replica_report;
+mod seen_task;
+mod seen_times;
 mod settings;
 #[cfg(test)]
 mod simulation;
-pub mod snapshot_client;
 pub mod truncation;
 
 use std::sync::mpsc;
@@ -80,13 +83,15 @@ pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 pub mod peer {
     pub use super::proto::peer_service_client::PeerServiceClient;
     pub use super::proto::{
-        EtcdNode, ListedReplica, ReplicasRequest, ReplicasResponse, SnapshotRequest,
-        SnapshotResponse,
+        EtcdNode, FactSumsAt, FactSumsRequest, FactSumsResponse, KindSum, ListedReplica,
+        ReplicasRequest, ReplicasResponse, SnapshotRequest, SnapshotResponse,
     };
     /// The method of a snapshot.
     pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
     /// The method that lists the replicas.
     pub const REPLICAS: &str = "/scopegate.replica.v1.PeerService/Replicas";
+    /// The method of the sums of facts.
+    pub const FACT_SUMS: &str = "/scopegate.replica.v1.PeerService/FactSums";
 }
 
 mod proto {

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::fact_sums::FactSums;
 use super::quota::{ByteAccount, Quota, Quotas, Reached};
 use super::{FactWrite, Proposal, key};
 use crate::policy::revision::Revision;
@@ -44,9 +45,12 @@ struct WrittenBytes {
 #[derive(Clone)]
 pub(super) struct SharedUsage(Arc<Mutex<Usage>>);
 
-/// How keys change the counts.
+/// How keys change the counts, and the sums of facts.
 #[derive(Default)]
-pub(super) struct Moves(HashMap<Revision, [i64; 3]>);
+pub(super) struct Moves {
+    counts: HashMap<Revision, [i64; 3]>,
+    pub(super) facts: FactSums,
+}
 
 /// How a batch that is not applied yet changes the counts.
 #[derive(Default)]
@@ -69,7 +73,7 @@ impl Quota {
 
 impl Moves {
     fn by(&mut self, company: Revision, quota: Quota, by: i64) {
-        let counts = self.0.entry(company).or_default();
+        let counts = self.counts.entry(company).or_default();
         if let Some(count) = quota.index().and_then(|index| counts.get_mut(index)) {
             *count += by;
         }
@@ -85,7 +89,7 @@ impl Moves {
     }
 
     fn of(&self, company: Revision, quota: Quota) -> i64 {
-        let counts = self.0.get(&company);
+        let counts = self.counts.get(&company);
         quota.index().and_then(|index| counts?.get(index).copied()).unwrap_or(0)
     }
 }
@@ -191,7 +195,7 @@ impl Usage {
     }
 
     fn apply(&mut self, moves: Moves) {
-        for (company, by) in moves.0 {
+        for (company, by) in moves.counts {
             let counts = self.counts.entry(company).or_default();
             for (count, by) in counts.iter_mut().zip(by) {
                 let sum = i64::from(*count).saturating_add(by).max(0);
@@ -244,7 +248,7 @@ impl SharedUsage {
 
     /// Applies a change of the keys to the counts.
     pub(super) fn apply(&self, moves: Moves) {
-        if !moves.0.is_empty() {
+        if !moves.counts.is_empty() {
             self.lock().apply(moves);
         }
     }

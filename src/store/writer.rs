@@ -28,6 +28,7 @@ use super::command_queue::{CommandReply, WriterCommand};
 use super::decide::ReadView;
 use super::disk_space::{ChangeEffect, DiskSpace, GC_MINIMUM, Space};
 use super::engine::{EngineError, WriteBatch};
+use super::fact_sums::RecentFactSums;
 use super::gc::GarbageCollector;
 use super::group_commit::GroupCommit;
 use super::open::number;
@@ -58,6 +59,8 @@ const GC_INTERVAL_BATCHES: u32 = 64;
 pub(super) struct Writer {
     state: AppliedState,
     disk_space: DiskSpace,
+    /// The sums of the facts at the last revisions, which other replicas ask for.
+    fact_sums: RecentFactSums,
     /// The latest believed time since the start. Retention follows it.
     believed: Timestamp,
     /// Last-seen times that are not written yet, earlier minutes first.
@@ -73,14 +76,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(state: AppliedState, disk_space: DiskSpace) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        state: AppliedState,
+        disk_space: DiskSpace,
+        fact_sums: RecentFactSums,
+    ) -> Result<Self, EngineError> {
         let gc = GarbageCollector::of(&*state.engine)?;
         let (seen, group_commit) = (VecDeque::new(), GroupCommit::default());
         let (believed, log, batches_since_gc) = (Timestamp::MIN, None, 0);
         let carried = VecDeque::new();
-        Ok(Self {
+        let writer = Self {
             state,
             disk_space,
+            fact_sums,
             believed,
             seen,
             gc,
@@ -88,7 +96,9 @@ impl Writer {
             log,
             carried,
             batches_since_gc,
-        })
+        };
+        writer.note_fact_sums();
+        Ok(writer)
     }
 
     /// Commits each entry of own changes to this log before the changes are applied.
@@ -206,7 +216,7 @@ impl Writer {
             let mut builder = self.state.next_batch();
             (builder.time, builder.mark) =
                 (builder.time.max(batch.time), builder.mark.max(batch.mark));
-            builder.last_seen(seen.iter().copied());
+            builder.last_seen(&*self.state.engine, seen.iter().copied());
             let format = self.log.as_ref().map_or(FORMAT, |log| log.format());
             let mut draft = self.state.position.map(|at| EntryDraft::new(at, format));
             let mut decided = self.decide(&mut builder, &mut draft, &mut proposals, space);
@@ -491,9 +501,13 @@ impl Writer {
         let mut builder = self.state.next_batch();
         let engine = &*self.state.engine;
         let Some(mut position) = builder.position else { return Ok(Err(LogError::NotFollowing)) };
+        let mut diverged = Vec::new();
         for (entry, hash) in entries {
             let added = position.after(&entry, hash).and_then(|next| {
-                entry.add_to(&mut builder, engine)?;
+                let seq = entry.seq;
+                if !entry.add_to(&mut builder, engine)? {
+                    diverged.push(seq);
+                }
                 Ok(next)
             });
             match added {
@@ -505,13 +519,36 @@ impl Writer {
             builder.position = Some(position);
             let tombstones = self.state.apply(builder, observer)?;
             self.gc.add(tombstones);
+            diverged.into_iter().for_each(|seq| self.diverged(seq));
             self.tell_followed();
         }
         Ok(Ok(position))
     }
 
+    /// Notes that an entry, which was applied, replaced other facts here than at the replica that wrote it.
+    fn diverged(&self, seq: u64) {
+        self.state.metrics.diverged.inc();
+        tracing::error!(
+            entry = seq,
+            "this replica had other facts than the replica that changed them; the change has made them \
+             equal, but others may differ: run `scopegate replicas verify`"
+        );
+        if let Some(log) = &self.log {
+            log.diverged(self.state.metrics.diverged.read());
+        }
+    }
+
+    /// Notes the sums of the facts at the last revision, if the store follows a log and garbage collection
+    /// has nothing to remove.
+    fn note_fact_sums(&self) {
+        if self.state.position.is_some() && self.gc.has_no_tombstone() {
+            self.fact_sums.note(self.state.head, self.state.facts);
+        }
+    }
+
     /// Tells how far the store has come in the log.
     fn tell_followed(&self) {
+        self.note_fact_sums();
         if let (Some(log), Some(position)) = (&self.log, self.state.position) {
             log.followed(Followed { position, revision: self.state.head });
         }
@@ -563,7 +600,9 @@ impl Writer {
         let Some(batch) = self.gc.step(&*state.engine, (now, state.mark), state.head)? else {
             return Ok(false);
         };
-        state.apply_unsynced(batch).map(|()| true)
+        state.apply_unsynced(batch)?;
+        self.note_fact_sums();
+        Ok(true)
     }
 }
 

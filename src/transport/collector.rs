@@ -362,6 +362,8 @@ fn encode_replica(
     out.histogram("replica_commit", help, &snapshot(&log.commits))?;
     let help = "Commits that came second to those of another replica, and were tried again";
     out.counter("replica_commits_lost", help, log.lost.read())?;
+    let help = "Entries that replaced other facts here than at the replica that made them";
+    out.counter("replica_diverged", help, authority.store_measures().diverged.read())?;
     let help =
         "Snapshots of the store that other replicas began to take, and that this one installed";
     let ways = [("given", log.snapshots_given.read()), ("taken", log.snapshots_taken.read())];

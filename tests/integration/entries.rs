@@ -18,7 +18,7 @@ use scopegate::policy::change::{Change, ChangeKind};
 use scopegate::policy::company::Company;
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
-use scopegate::store::engine::{Engine, EngineError, SledEngine};
+use scopegate::store::engine::{Engine, EngineError, SledEngine, WriteBatch};
 
 use scopegate::store::replicated::entry::{Entry, MAX_BYTES};
 use scopegate::store::replicated::head::{Head, HeadState};
@@ -138,6 +138,30 @@ impl Replica {
     }
 }
 
+/// Changes the value of a key of a closed store, and the checksum with it: the store opens, and is not the
+/// one that its log makes.
+pub fn forge(dir: &Path, entry_key: &[u8], edit: impl FnOnce(&mut Vec<u8>)) {
+    let engine = SledEngine::open(dir, 1 << 20).expect("opened");
+    let hash = |value: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(entry_key.len() as u64).to_be_bytes()).update(entry_key).update(value);
+        let mut bytes = [0; 16];
+        hasher.finalize_xof().fill(&mut bytes);
+        u128::from_be_bytes(bytes)
+    };
+    let before = engine.get(entry_key).expect("readable").expect("a value");
+    let mut after = before.clone();
+    edit(&mut after);
+    let checksum = engine.get(b"Mtally").expect("readable").expect("a checksum");
+    let checksum = u128::from_be_bytes(checksum.try_into().expect("a number"));
+    let checksum = checksum.wrapping_sub(hash(&before)).wrapping_add(hash(&after));
+    let mut batch = WriteBatch::default();
+    batch.insert(entry_key, after);
+    batch.insert(&b"Mtally"[..], checksum.to_be_bytes());
+    engine.apply(&batch).expect("applied");
+    engine.sync().expect("durable");
+}
+
 /// All entries of a store, but the last-seen times, which each replica has of its own.
 pub fn entries<E: Engine>(dir: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let engine = loop {
@@ -213,9 +237,25 @@ fn stores_of_one_log_are_the_same<E: Engine>(seed: u64, changes: usize) {
         let changes = |of: &Replica| of.cache.changes.lock().expect("whole").clone();
         assert!(changes(&a) == changes(other), "the streams have the same changes");
     }
-    let a = a.close::<E>();
-    assert_same(&a, &b.close::<E>());
-    assert_same(&a, &c.close::<E>());
+    // The facts have the same sums, by their changes and by a look at all of them.
+    let sums = |of: &Replica| {
+        let head = a.store.changes(None, Revision::ZERO, Revision(u64::MAX), usize::MAX);
+        let head = head.expect("readable").last().map(|change| change.revision);
+        let sums = || of.store.fact_sums().last().copied().filter(|(at, _)| Some(*at) == head);
+        assert!(in_time(|| sums().is_some()), "garbage collection ends");
+        sums()
+    };
+    let at_head = sums(&a);
+    assert_eq!([sums(&b), sums(&c)], [at_head; 2]);
+    let counts: Vec<_> = at_head.expect("some").1.kinds().map(|sum| sum.count).collect();
+    assert!(
+        counts.len() == 10 && counts.iter().filter(|count| **count > 0).count() > 5,
+        "{counts:?}"
+    );
+    let content = a.close::<E>();
+    assert_same(&content, &b.close::<E>());
+    assert_same(&content, &c.close::<E>());
+    assert_eq!(Replica::open::<E>(&at("a"), None).store.fact_sums(), at_head.as_slice());
 }
 
 pub fn assert_same(a: &BTreeMap<Vec<u8>, Vec<u8>>, b: &BTreeMap<Vec<u8>, Vec<u8>>) {
@@ -343,6 +383,50 @@ fn an_entry_is_applied_once() {
     }
     let last = follower.apply(&entries[2..]).expect("applied");
     assert_eq!(last.seq, entries.len() as u64);
+}
+
+#[test]
+fn other_facts_than_those_of_the_writer_are_counted_and_made_equal() {
+    let dir = memory();
+    let at = |name: &str| dir.path().join(name);
+    found::<SledEngine>(&at("a"));
+    copy(&at("a"), &at("b"));
+    let (sender, log) = mpsc::channel();
+    let a = Replica::open::<SledEngine>(&at("a"), Some(sender));
+    let renamed = |name: &str| {
+        let key = FactKey::Company(company("acme", &catalog(1)).id);
+        let before = a.store.get(&key).expect("readable");
+        let after = Company { display_name: name.to_owned(), ..company("acme", &catalog(1)) };
+        let proposal = Proposal {
+            preconditions: vec![],
+            caller: None,
+            writes: vec![put(before, Fact::Company(Arc::new(after)))],
+            change: change(ChangeKind::UpdateCompany, "acme"),
+            idempotency: None,
+        };
+        a.store.commit(proposal).expect("queued").blocking_recv().expect("answered").expect("done");
+        log.try_iter().collect::<Vec<_>>()
+    };
+    let first = renamed("first");
+    let b = Replica::open::<SledEngine>(&at("b"), None);
+    b.apply(&first).expect("applied");
+    b.close::<SledEngine>();
+    forge(&at("b"), b"Cacme", |value| {
+        let name = value.windows(5).position(|part| part == b"first").expect("its name");
+        value[name] = b'F';
+    });
+    let b = Replica::open::<SledEngine>(&at("b"), None);
+    let diverged = || b.store.metrics().diverged.read();
+    // An entry that is not applied is not counted.
+    let (second, third) = (renamed("second"), renamed("third"));
+    b.apply(&[second.clone(), second.clone()].concat())
+        .expect_err("the second is not the next one");
+    assert_eq!(diverged(), 0);
+    b.apply(&second).expect("applied");
+    assert_eq!(diverged(), 1);
+    b.apply(&[third, renamed(&"long ".repeat(2_000)), renamed("last")].concat()).expect("applied");
+    assert_eq!(diverged(), 1, "the first change made the fact equal");
+    assert_same(&a.close::<SledEngine>(), &b.close::<SledEngine>());
 }
 
 /// The hash of an entry is that of the head, or the `prev` of the next one.

@@ -123,6 +123,7 @@ async fn replicas_measure_their_lease_the_log_and_each_other() {
         ("published_revision", 2.0),
         ("commit_seconds_count", 2.0),
         ("commits_lost_total", 0.0),
+        ("diverged_total", 0.0),
         ("barrier_seconds_count", 2.0),
         ("barrier_given_up_total", 0.0),
         ("barrier_waits_total{for=\"b\"}", 2.0),

@@ -5,6 +5,7 @@
 //! tests print how long callers wait. No limit of it is asserted, because the machine may be busy.
 
 mod etcd_faults;
+mod facts;
 mod failover;
 mod joiners;
 mod load;

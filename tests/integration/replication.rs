@@ -10,8 +10,10 @@ use std::time::Duration;
 use scopegate::policy::change::ChangeKind;
 use scopegate::policy::company::Company;
 use scopegate::policy::id::CompanyId;
+use scopegate::policy::revision::Revision;
 use scopegate::store::replicated::LogError;
 use scopegate::store::replicated::etcd::{self, Operation, Range, Txn};
+use scopegate::store::replicated::keys;
 use scopegate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Store, StoreError};
 
 use crate::entries::{copy, entries};
@@ -240,6 +242,45 @@ async fn changes_go_on_when_a_node_of_three_is_killed_or_stopped() {
         }
         cluster.close();
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_replicas_know_when_a_credential_was_last_seen_at_any() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let settings = vec![Etcd::settings(&[etcd.address(0)]); 3];
+    let client = etcd.client();
+    // One that nobody deleted in time, and one of a clock that was far ahead. Neither can be read.
+    let put = |name, number| Operation::Put(keys::seen(name, number), "?".into());
+    let then = vec![put("gone", 5), put("ahead", u64::MAX)];
+    client.txn(&Txn { then, ..Txn::default() }, WITHIN).await.expect("an answer");
+    let minute = || u32::try_from(jiff::Timestamp::now().as_second() / 60).expect("a minute");
+    let (early, late, last) = (Revision(7), Revision(8), Revision(9));
+    let now = minute();
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&settings);
+        let seen = |number: usize, credential: Revision| {
+            cluster.stores[number].last_seen(credential).expect("readable")
+        };
+        let all_know = |credential, minute| {
+            let know = || (0..3).all(|number| seen(number, credential) == Some(minute));
+            assert!(in_time(know), "{:?}", [0, 1, 2].map(|number| seen(number, credential)));
+        };
+        cluster.stores[0].note_last_seen(vec![(early, now - 20), (late, now + 1_000)]);
+        cluster.stores[1].note_last_seen(vec![(early, now - 5)]);
+        cluster.stores[2].note_last_seen(vec![(early, now - 30)]);
+        all_know(early, now - 5);
+        // A clock that is ahead is not believed.
+        assert!(in_time(|| seen(1, late).is_some()));
+        assert!((now..=minute()).contains(&seen(1, late).expect("told")));
+        // An earlier minute changes nothing, at no replica.
+        cluster.stores[2].note_last_seen(vec![(early, now - 40), (last, now)]);
+        all_know(last, now);
+        all_know(early, now - 5);
+        cluster.close();
+    });
+    let left = client.range(&Range::under(keys::SEEN), WITHIN).await.expect("an answer").pairs;
+    let owners: Vec<_> = left.iter().filter_map(|pair| keys::piece_of_seen(&pair.key)).collect();
+    assert!(owners.iter().all(|(name, _)| name.starts_with("replica-")), "{owners:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

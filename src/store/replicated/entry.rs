@@ -15,6 +15,7 @@ use super::{FORMAT, LogError, hash, proto, uuid};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
 use crate::store::batch_builder::BatchBuilder;
+use crate::store::checksum::StoreChecksum;
 use crate::store::decide::get;
 use crate::store::decided_change::{DecidedChange, DecidedResult, DecidedWrite};
 use crate::store::engine::{Engine, EngineError};
@@ -25,6 +26,8 @@ use crate::store::{Fact, FactKey, FactWrite, Incarnation, RequestKey, chunked, k
 
 /// The limit of the bytes of an entry. etcd takes 1.5 MiB in a request.
 pub const MAX_BYTES: usize = 1 << 20;
+/// The first format whose entries have the checksum of the facts that they replaced.
+pub(super) const REPLACED_FORMAT: u32 = 2;
 /// The limit of changes in an entry.
 const MAX_CHANGES: usize = BATCH;
 
@@ -45,6 +48,11 @@ pub struct Entry {
     pub time: Timestamp,
     /// Its format, which says what it may have.
     pub format: u32,
+    /// The checksum of the facts that the changes replaced at the replica that wrote the entry: of each
+    /// fact that a change lists, its value directly before that change. Owners of secrets and authorization
+    /// codes are left out, because garbage collection may have removed them at one replica and not yet at
+    /// another. None in a format without it.
+    pub(super) replaced: Option<StoreChecksum>,
     /// The changes, in order.
     pub(super) changes: Vec<EntryChange>,
 }
@@ -111,6 +119,11 @@ impl Entry {
             id: uuid(&entry.id)?,
             time: moment(entry.time)?,
             format: entry.format,
+            replaced: match (entry.format >= REPLACED_FORMAT, entry.replaced.as_slice()) {
+                (false, []) => None,
+                (false, _) => return Err(Corrupt),
+                (true, bytes) => Some(StoreChecksum::from_bytes(bytes)?),
+            },
             changes,
         })
     }
@@ -127,25 +140,29 @@ impl Entry {
             time: Some(stamp(self.time)),
             format: self.format,
             changes: self.changes.iter().map(EntryChange::message).collect(),
+            replaced: self.replaced.map_or_else(Vec::new, |sum| sum.bytes().to_vec()),
         }
         .encode_to_vec()
     }
 
-    /// Adds the changes to a batch of a store that has applied the entry before.
+    /// Adds the changes to a batch of a store that has applied the entry before. False: the facts that
+    /// they replace here are not those that they replaced at the replica that wrote the entry.
     pub(in crate::store) fn add_to(
         self,
         builder: &mut BatchBuilder,
         engine: &dyn Engine,
-    ) -> Result<(), LogError> {
+    ) -> Result<bool, LogError> {
         let (log, store) = (self.first_revision, builder.head.next());
         if log != store {
             return Err(LogError::Revision { log, store });
         }
+        let mut replaced = StoreChecksum::default();
         for change in self.changes {
             let decided = change.decided(builder, engine)?;
+            replaced = replaced.plus(decided.replaced());
             builder.add(decided);
         }
-        Ok(())
+        Ok(self.replaced.is_none_or(|at_writer| at_writer == replaced))
     }
 }
 
@@ -204,8 +221,10 @@ impl EntryChange {
         engine: &dyn Engine,
     ) -> Result<DecidedChange, EngineError> {
         let writes = self.facts.into_iter().map(|EntryFact { key, fact, record }| {
-            let before = builder.fact(engine, &key)?;
-            let replaced = builder.chunks(engine, &key)?;
+            let entry_key = key.bytes();
+            let value = builder.value_of(engine, &entry_key)?;
+            let before = builder.fact(engine, &key, value.as_deref())?;
+            let replaced = builder.replaced(engine, &entry_key, value.as_deref())?;
             Ok(DecidedWrite { write: FactWrite { key, before, after: fact }, record, replaced })
         });
         let writes = writes.collect::<Result<_, EngineError>>()?;
@@ -237,11 +256,7 @@ fn earlier_result(
     engine: &dyn Engine,
     request: &RequestKey,
 ) -> Result<Vec<Vec<u8>>, EngineError> {
-    let entry_key = key::reply(request);
-    let value = match builder.batch.get(&entry_key) {
-        Some(pending) => pending.map(<[u8]>::to_vec),
-        None => get(engine, &entry_key)?,
-    };
+    let value = builder.value_of(engine, &key::reply(request))?;
     let Some(value) = value else { return Ok(Vec::new()) };
     let (mut keys, revision) = (chunked::chunks(&value)?, chunked::revision(&value)?);
     if let Some(time) = time_of(builder, engine, revision)? {

@@ -7,7 +7,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::LogPosition;
-use super::entry::{Entry, EntryChange, MAX_BYTES};
+use super::entry::{Entry, EntryChange, MAX_BYTES, REPLACED_FORMAT};
 use crate::policy::revision::Revision;
 use crate::store::StoreError;
 use crate::store::decided_change::DecidedChange;
@@ -67,11 +67,13 @@ impl EntryDraft {
                 id: Uuid::new_v4(),
                 time: receipt.time,
                 format: self.format,
+                replaced: (self.format >= REPLACED_FORMAT).then(Default::default),
                 changes: Vec::new(),
             };
             (entry, receipt.revision, HEADER)
         });
         (entry.time, *last) = (receipt.time, receipt.revision);
+        entry.replaced = entry.replaced.map(|sum| sum.plus(decided.replaced()));
         entry.changes.push(change);
         *size += bytes;
         Ok(true)

@@ -37,6 +37,10 @@ pub(in crate::store) trait EntryLog: Send {
     /// The log and this store have parted: nothing more is committed.
     fn failed(&self, error: LogError);
 
+    /// An entry of another replica has replaced other facts than that one had. It is the one of so many
+    /// entries since the store was opened.
+    fn diverged(&self, count: u64);
+
     /// Replies to the callers of committed changes when every listed session has published this revision,
     /// or has ended.
     fn acknowledge(&self, at: Revision, listed: Vec<Uuid>, committed: Vec<(CommandReply, Receipt)>);
@@ -58,6 +62,8 @@ impl EntryLog for mpsc::Sender<Vec<u8>> {
     fn failed(&self, error: LogError) {
         tracing::error!(%error, "an entry of the log cannot be applied");
     }
+
+    fn diverged(&self, _: u64) {}
 
     fn acknowledge(&self, _: Revision, _: Vec<Uuid>, committed: Vec<(CommandReply, Receipt)>) {
         for (reply, receipt) in committed {

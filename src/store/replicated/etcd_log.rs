@@ -24,7 +24,9 @@ use super::log_page::{self, LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
-use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
+use super::{
+    EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, ReplicaReport, Waited, Waiter, keys,
+};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
@@ -54,6 +56,8 @@ pub(super) struct EtcdLog {
     /// Where changes wait until every replica has published them.
     pub(super) barrier: BarrierHandle,
     pub(super) metrics: Arc<LogMetrics>,
+    /// What the record of this replica tells.
+    pub(super) report: watch::Sender<ReplicaReport>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
     /// What each session had published at the last commit.
@@ -267,6 +271,10 @@ impl EntryLog for EtcdLog {
 
     fn failed(&self, error: LogError) {
         part(&self.parted, error);
+    }
+
+    fn diverged(&self, count: u64) {
+        self.report.send_modify(|report| report.diverged = count);
     }
 
     fn acknowledge(

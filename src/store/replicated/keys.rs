@@ -16,8 +16,28 @@ pub const PARTS: &str = "part/";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 
-/// The prefix of the times at which credentials were last seen.
+/// The prefix of the pieces with last-seen times.
 pub const SEEN: &str = "seen/";
+
+/// A piece with last-seen times, of the replica with this name. The keys have the order of the numbers.
+#[must_use]
+pub fn seen(name: &str, piece: u64) -> String {
+    format!("{}{piece:016x}", seen_by(name))
+}
+
+/// The prefix of the pieces with last-seen times of the replica with this name.
+#[must_use]
+pub fn seen_by(name: &str) -> String {
+    format!("{SEEN}{name}/")
+}
+
+/// The name and the number of a piece's key.
+#[must_use]
+pub fn piece_of_seen(key: &str) -> Option<(&str, u64)> {
+    let (name, piece) = key.strip_prefix(SEEN)?.rsplit_once('/')?;
+    Some((name, u64::from_str_radix(piece, 16).ok()?))
+}
+
 /// What was noted for the compaction of etcd's history.
 pub const COMPACTED: &str = "compacted";
 

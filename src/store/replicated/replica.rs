@@ -6,6 +6,7 @@
 //! Not here: what each part does; see `etcd_log`, `follower`, `members_task` and `membership`.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::replica_list::{EtcdNode, ReplicaList, SeenRenewal};
+use super::seen_task::{self, SeenTask, UntoldTimes};
 use super::truncation::Truncation;
 use super::{
     BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
@@ -36,7 +38,7 @@ use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
 use crate::store::lease::Lease;
-use crate::store::{Incarnation, Store, StoreError, boot_clock};
+use crate::store::{Incarnation, Minute, Store, StoreError, boot_clock};
 
 /// How long etcd may take to answer before a replica has started.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
@@ -79,6 +81,10 @@ pub struct Replica {
     lost: watch::Receiver<Option<Uuid>>,
     /// What the replica tells the others about itself.
     report: watch::Sender<ReplicaReport>,
+    /// When credentials were last seen here, until the others are told.
+    untold: UntoldTimes,
+    /// How often they are told.
+    tells_every: Duration,
     /// What starts with the writer.
     members_task: Mutex<Option<MembersTask>>,
     log: Mutex<Option<OwnLog>>,
@@ -164,6 +170,8 @@ impl Replica {
             membership_metrics: Arc::default(),
             lost,
             report: watch::Sender::default(),
+            untold: UntoldTimes::default(),
+            tells_every: seen_task::INTERVAL,
             members_task: Mutex::new(Some(members)),
             log: Mutex::default(),
             membership: Mutex::default(),
@@ -171,6 +179,19 @@ impl Replica {
             stop: Mutex::new(Some(stop)),
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// As it is, but it tells the others at this interval when credentials were last seen. By default it
+    /// does so every 10 minutes.
+    #[must_use]
+    pub fn telling_last_seen_every(mut self, interval: Duration) -> Self {
+        self.tells_every = interval;
+        self
+    }
+
+    /// Notes the minutes in which credentials were seen here. The other replicas are told of them later.
+    pub(in crate::store) fn note_last_seen(&self, seen: &[(Revision, Minute)]) {
+        self.untold.note(seen.iter().copied());
     }
 
     /// Reads what etcd has of the cluster.
@@ -325,6 +346,7 @@ impl Replica {
             parted: self.parted.clone(),
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
+            report: self.report.clone(),
             truncation: Truncation::default(),
             published: Vec::new(),
         };
@@ -352,6 +374,16 @@ impl Replica {
             followed: followed.clone(),
             metrics: Arc::clone(&self.log_metrics),
         };
+        let seen = SeenTask {
+            client: Arc::clone(&client),
+            cluster,
+            name: self.settings.name.clone(),
+            untold: self.untold.clone(),
+            commands: follower.commands.clone(),
+            every: self.tells_every,
+            last: HashMap::new(),
+        };
+        self.runtime.spawn(seen.run());
         let parted = self.parted.clone();
         self.runtime.spawn(async move {
             let of_log = Arc::clone(&follower.client);

@@ -19,7 +19,8 @@ pub struct ReplicaReport {
     pub ahead: Vec<Name>,
     /// The free bytes of the disk that has the store; none before they were measured.
     pub free_bytes: Option<u64>,
-    /// How many facts differed from those of the replica that replaced them.
+    /// How many entries of other replicas replaced other facts here than at the replica that wrote the
+    /// entry, since the process started.
     pub diverged: u64,
     /// How long the replica keeps changes in its audit log; none without a limit.
     pub audit_log_retention: Option<Duration>,

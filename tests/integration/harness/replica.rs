@@ -17,6 +17,9 @@ use super::etcd::{Etcd, WITHIN};
 /// The shortest time of a lease.
 pub const TTL: Duration = Duration::from_secs(3);
 
+/// How often a replica tells when credentials were last seen.
+const TELLING: Duration = Duration::from_secs(1);
+
 /// The settings of a replica of this name on this etcd.
 pub fn settings(etcd: etcd::Settings, name: &str) -> Settings {
     let name = Name::parse(name).expect("a name");
@@ -34,6 +37,7 @@ pub fn open(etcd: etcd::Settings, dir: &Path, name: &str) -> Store {
         initialise(&etcd, &head);
     }
     let replica = Replica::new(settings(etcd, name)).expect("a replica");
+    let replica = replica.telling_last_seen_every(TELLING);
     let log = block_on(async { (replica.log().await.expect("a log"), replica) });
     store.replicated(log.1, &log.0.head).expect("replicated")
 }

@@ -1,9 +1,10 @@
-//! SnapshotClient: fetches the snapshot of another replica.
+//! PeerClient: the calls of another replica: its snapshot, and the sums of its facts.
 //!
 //! The URL in the record of the replica decides about TLS. A replica that is asked and stops to answer
 //! is given up, so that another one can be asked.
 //!
-//! Not here: which replica is asked, and what is done with the snapshot; see `store::installation`.
+//! Not here: which replica is asked, and what is done with the answer; see `store::installation` and
+//! `fact_comparison`.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -11,13 +12,13 @@ use std::time::Duration;
 use prost::bytes::{Buf, Bytes};
 use tokio::runtime::{Builder, Runtime};
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use super::etcd::{TlsFiles, cause};
 use super::member_record::MemberRecord;
 use super::proto::peer_service_client::PeerServiceClient;
-use super::proto::{SnapshotRequest, SnapshotResponse};
+use super::proto::{FactSumsRequest, FactSumsResponse, SnapshotRequest, SnapshotResponse};
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,21 +44,43 @@ pub struct SnapshotReader {
 /// The replica cannot be reached, or it gives no snapshot.
 pub fn fetch(record: &MemberRecord, tls: &TlsFiles) -> io::Result<SnapshotReader> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
+    let parts = runtime.block_on(in_time(async {
+        let client = connect(record, tls).await?;
+        let mut client = client.max_decoding_message_size(MAX_PART_BYTES);
+        client.snapshot(authenticated(record, SnapshotRequest {})?).await.map_err(refused)
+    }))?;
+    Ok(SnapshotReader { runtime, parts: parts.into_inner(), unread: Bytes::new() })
+}
+
+/// Asks the replica with this record for the sums of its facts.
+///
+/// # Errors
+/// The replica cannot be reached, or it does not answer.
+pub async fn fact_sums(record: &MemberRecord, tls: &TlsFiles) -> io::Result<FactSumsResponse> {
+    in_time(async {
+        let mut client = connect(record, tls).await?;
+        let request = authenticated(record, FactSumsRequest {})?;
+        Ok(client.fact_sums(request).await.map_err(refused)?.into_inner())
+    })
+    .await
+}
+
+async fn connect(record: &MemberRecord, tls: &TlsFiles) -> io::Result<PeerServiceClient<Channel>> {
     let endpoint = endpoint(&record.advertise, tls).map_err(io::Error::other)?;
+    let channel = endpoint.connect().await;
+    let channel =
+        channel.map_err(|error| io::Error::other(cause("it cannot be reached", Some(&error))))?;
+    Ok(PeerServiceClient::new(channel))
+}
+
+/// A request with the token of the replica that is asked.
+fn authenticated<T>(record: &MemberRecord, message: T) -> io::Result<Request<T>> {
     let token = AsciiMetadataValue::try_from(format!("Bearer {}", record.peer_token.text()));
     let mut token = token.map_err(io::Error::other)?;
     token.set_sensitive(true);
-    let mut request = Request::new(SnapshotRequest {});
+    let mut request = Request::new(message);
     request.metadata_mut().insert("authorization", token);
-    let parts = runtime.block_on(in_time(async {
-        let channel = endpoint.connect().await;
-        let channel = channel
-            .map_err(|error| io::Error::other(cause("it cannot be reached", Some(&error))))?;
-        let client = PeerServiceClient::new(channel);
-        let mut client = client.max_decoding_message_size(MAX_PART_BYTES);
-        client.snapshot(request).await.map_err(refused)
-    }))?;
-    Ok(SnapshotReader { runtime, parts: parts.into_inner(), unread: Bytes::new() })
+    Ok(request)
 }
 
 impl Read for SnapshotReader {
