@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod entry;
 mod entry_draft;
 mod entry_log;
+pub mod entry_parts;
 pub mod etcd;
 mod etcd_log;
 mod followed;

@@ -444,7 +444,7 @@ fn changes_are_divided_among_entries_of_a_mebibyte() {
     let committed: Vec<_> = handles.iter().flatten().map(|receipt| receipt.revision.0).collect();
     assert_eq!(committed, [1, 2, 3, 4], "the one that is too large has no revision");
     assert!(
-        matches!(handles[2], Err(CommitError::Store(StoreError::EntryTooLarge(size))) if size > MAX_BYTES)
+        matches!(handles[2], Err(CommitError::Store(StoreError::EntryTooLarge { bytes, .. })) if bytes > MAX_BYTES)
     );
     let entries: Vec<_> = log.try_iter().collect();
     assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() <= MAX_BYTES));

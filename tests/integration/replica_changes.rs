@@ -141,6 +141,18 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn catalog_of_several_mebibytes_is_in_force_at_every_replica() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let [first, second] = cluster.clients().await;
+    let scopes = (0..300).map(|n| format!("  scope-{n}: # {}\n", "x".repeat(10_000)));
+    let yaml = format!("scopes:\n{}", scopes.collect::<String>());
+    let request = ApplyCatalogRequest { yaml: yaml.clone(), ..Default::default() };
+    first.catalog.clone().apply_catalog(request).await.expect("applied");
+    let shown = second.catalog.clone().get_catalog(GetCatalogRequest::default()).await;
+    assert!(shown.expect("a catalog").into_inner().yaml == yaml);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn command_line_changes_at_the_first_try_when_a_replica_was_killed() {
     let Some(cluster) = Cluster::start().await else { return };
     let [first, _] = cluster.clients().await;

@@ -8,7 +8,7 @@ use blake3::Hash;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::entry::Entry;
+use super::entry::{Entry, MAX_BYTES};
 use super::{FORMAT, Followed, LogError, NewEntry};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
@@ -41,13 +41,17 @@ pub(in crate::store) trait EntryLog: Send {
     fn acknowledge(&self, at: Revision, listed: Vec<Uuid>, committed: Vec<(CommandReply, Receipt)>);
 }
 
-/// A log without other replicas: each entry is the next one.
+/// A log without other replicas: each entry is the next one. It has no place for parts.
 impl EntryLog for mpsc::Sender<Vec<u8>> {
     fn format(&self) -> u32 {
         FORMAT
     }
 
     fn commit(&mut self, entry: &NewEntry, _: &mut dyn FnMut() -> bool) -> EntryOutcome {
+        if let Some((parts, _)) = &entry.parts {
+            let (bytes, limit) = (parts.bytes, MAX_BYTES);
+            return EntryOutcome::Rejected(StoreError::EntryTooLarge { bytes, limit });
+        }
         match self.send(entry.bytes.clone()) {
             Ok(()) => EntryOutcome::Committed(Vec::new()),
             Err(_) => EntryOutcome::Rejected(StoreError::Unavailable),

@@ -7,17 +7,22 @@
 //! be later. The log is read until it says which, and meanwhile only the same transaction is sent again.
 //! The head has the hash of the entry, so no value of it comes back, and only one of them can succeed.
 //!
+//! The parts of a large entry are put before that transaction.
+//!
 //! Not here: how other entries come into the store (`follower`), and when a change is published
 //! everywhere (`barrier`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::entry::Entry;
+use super::entry_parts::UnusedParts;
 use super::etcd::{Client, Compare, EtcdError, Operation, Pair, Range, RangeAnswer, Txn};
 use super::head::Head;
 use super::log_page::{self, LogPage, PageError};
@@ -56,6 +61,10 @@ pub(super) struct EtcdLog {
     pub(super) metrics: Arc<LogMetrics>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
+    /// The content of the parts that were put last. They exist, unless they were deleted since.
+    pub(super) parts_put: Option<Hash>,
+    /// The parts that no entry has.
+    pub(super) unused_parts: UnusedParts,
     /// What each session had published at the last commit.
     pub(super) published: Vec<Revision>,
 }
@@ -95,85 +104,104 @@ impl EtcdLog {
     async fn commit(&mut self, entry: &NewEntry) -> EntryOutcome {
         let mut is_in_doubt = false;
         loop {
-            let head = self.head.take().filter(|(head, _)| head.position() == entry.before);
-            let Some((head, head_bytes)) = head else {
-                let page = LogPage::read(&self.client, self.cluster, entry.before, ANSWER).await;
-                match page {
-                    Ok(page) => match self.place(entry, page) {
-                        Some(Placed::Own) => return self.committed().await,
-                        Some(Placed::Others(outcome)) => return outcome,
-                        None => {}
-                    },
-                    Err(PageError::Log(error)) => return self.part(error, is_in_doubt),
-                    Err(PageError::Etcd(error)) if error.is_certain() && !is_in_doubt => {
-                        return refused(&error);
-                    }
-                    Err(PageError::Etcd(error)) => self.pause(&error).await,
+            match self.attempt(entry, &mut is_in_doubt).await {
+                Ok(Attempt::Committed(Some(members))) => {
+                    return EntryOutcome::Committed(self.listed(&members));
                 }
-                continue;
-            };
-            let mut next = head.after(entry);
-            let truncated_to = self.truncated_to(&next);
-            if let Some(mark) = truncated_to {
-                next.truncated_bytes = mark.bytes;
-            }
-            let next_bytes = Bytes::from(next.encode());
-            let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
-            let mut txn = Txn {
-                compares: vec![Compare::Is(head_key.clone(), head_bytes)],
-                then: vec![
-                    Operation::Put(head_key, next_bytes.clone()),
-                    Operation::Put(keys::entry(next.seq), entry_bytes),
-                    Operation::Range(Range::under(keys::MEMBERS)),
-                ],
-                or_else: log_page::ranges(entry.before).to_vec(),
-            };
-            txn.then
-                .extend(truncated_to.map(|mark| Operation::Delete(keys::entries_up_to(mark.seq))));
-            match self.client.txn(&txn, ANSWER).await {
-                Ok(answer) if answer.succeeded => {
-                    self.metrics.set_head(&next);
-                    let Head { seq, revision, time, bytes, .. } = next;
-                    self.truncation.applied(LogMark { seq, revision, time, bytes });
-                    if let Some(LogMark { seq, .. }) = truncated_to {
-                        tracing::info!(seq, "the log was truncated up to this entry");
-                        self.truncation.deleted(seq);
-                    }
-                    self.head = Some((next, next_bytes));
-                    return match answer.ranges.first() {
-                        Some(members) => EntryOutcome::Committed(self.listed(members)),
-                        None => self.committed().await,
-                    };
+                Ok(Attempt::Committed(None)) => return self.committed().await,
+                Ok(Attempt::Behind(entries)) => return EntryOutcome::Behind(entries),
+                Ok(Attempt::Undecided) => {}
+                Err(PageError::Log(error)) => return self.part(error, is_in_doubt),
+                Err(PageError::Etcd(error)) if error.is_certain() && !is_in_doubt => {
+                    return refused(&error);
                 }
-                Ok(answer) => match LogPage::of(&answer, self.cluster, entry.before) {
-                    Ok(page) => match self.place(entry, page) {
-                        Some(Placed::Own) => return self.committed().await,
-                        Some(Placed::Others(outcome)) => return outcome,
-                        None => {}
-                    },
-                    Err(error) => return self.part(error, is_in_doubt),
-                },
-                Err(error) if error.is_certain() && !is_in_doubt => return refused(&error),
-                Err(error) => {
-                    is_in_doubt = true;
-                    self.pause(&error).await;
-                }
+                Err(PageError::Etcd(error)) => self.pause(&error).await,
             }
         }
     }
 
-    /// What has the place of an entry in the log; none if nothing has.
-    fn place(&mut self, entry: &NewEntry, page: LogPage) -> Option<Placed> {
-        let first = page.entries.first().map(|(_, hash)| *hash);
+    /// Commits an entry if the head is known, and reads it otherwise.
+    async fn attempt(
+        &mut self,
+        entry: &NewEntry,
+        is_in_doubt: &mut bool,
+    ) -> Result<Attempt, PageError> {
+        let head = self.head.take().filter(|(head, _)| head.position() == entry.before);
+        let Some((head, head_bytes)) = head else {
+            let page = LogPage::read(&self.client, self.cluster, entry.before, ANSWER).await?;
+            return self.place(entry, page).await;
+        };
+        if let Some((parts, content)) = &entry.parts
+            && self.parts_put != Some(parts.hash)
+        {
+            parts.put(&self.client, content, ANSWER).await.map_err(PageError::Etcd)?;
+            self.parts_put = Some(parts.hash);
+        }
+        let mut next = head.after(entry);
+        let (truncated_to, deletions) = self.truncated_to(entry, &next).await;
+        if let Some(mark) = truncated_to {
+            next.truncated_bytes = mark.bytes;
+        }
+        let next_bytes = Bytes::from(next.encode());
+        let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
+        let mut txn = Txn {
+            compares: vec![Compare::Is(head_key.clone(), head_bytes)],
+            then: vec![
+                Operation::Put(head_key, next_bytes.clone()),
+                Operation::Put(keys::entry(next.seq), entry_bytes),
+                Operation::Range(Range::under(keys::MEMBERS)),
+            ],
+            or_else: log_page::ranges(entry.before).to_vec(),
+        };
+        if let Some((parts, _)) = &entry.parts {
+            txn.compares.extend(parts.compares());
+            let key = keys::part_of_entry(parts.hash, next.seq);
+            txn.then.push(Operation::Put(key, Bytes::new()));
+        }
+        txn.then.extend(deletions);
+        match self.client.txn(&txn, ANSWER).await {
+            Ok(answer) if answer.succeeded => {
+                self.metrics.set_head(&next);
+                let Head { seq, revision, time, bytes, .. } = next;
+                self.truncation.applied(LogMark { seq, revision, time, bytes });
+                if let Some(LogMark { seq, .. }) = truncated_to {
+                    tracing::info!(seq, "the log was truncated up to this entry");
+                    self.truncation.deleted(seq);
+                }
+                self.head = Some((next, next_bytes));
+                Ok(Attempt::Committed(answer.ranges.into_iter().next()))
+            }
+            Ok(answer) => {
+                let page = LogPage::of(&answer, self.cluster, entry.before)?;
+                if page.entries.is_empty() {
+                    // The head is the same, so a part is missing.
+                    self.parts_put = None;
+                }
+                self.place(entry, page).await
+            }
+            Err(error) => {
+                *is_in_doubt |= !error.is_certain();
+                Err(PageError::Etcd(error))
+            }
+        }
+    }
+
+    /// What has the place of an entry in the log.
+    async fn place(&mut self, entry: &NewEntry, mut page: LogPage) -> Result<Attempt, PageError> {
         self.format = page.head.format;
+        let first = page.entries.first().map(|(_, hash)| *hash);
+        let attempt = match first {
+            None => Attempt::Undecided,
+            // The entry has a random id, so its hash is that of no other entry.
+            Some(first) if first == entry.after.hash => Attempt::Committed(None),
+            Some(_) => {
+                page.read_parts(&self.client, ANSWER).await?;
+                Attempt::Behind(page.entries)
+            }
+        };
         // The store may have applied all entries up to it by the next commit.
         self.head = Some((page.head, page.head_bytes));
-        let first = first?;
-        // The entry has a random id, so its hash is that of no other entry.
-        Some(match first == entry.after.hash {
-            true => Placed::Own,
-            false => Placed::Others(EntryOutcome::Behind(page.entries)),
-        })
+        Ok(attempt)
     }
 
     /// The outcome of an entry that is in the log, although no answer said so when it was committed.
@@ -186,10 +214,31 @@ impl EtcdLog {
         }
     }
 
-    /// Up to which entry the log is deleted by the commit that makes this head.
-    fn truncated_to(&self, next: &Head) -> Option<LogMark> {
-        let is_due = Truncation::is_due(next.seq);
-        is_due.then(|| self.truncation.end(&self.published, next.bytes, machine_time()))?
+    /// Up to which entry the log is deleted by the commit that makes this head, and what that commit
+    /// deletes.
+    async fn truncated_to(
+        &mut self,
+        entry: &NewEntry,
+        next: &Head,
+    ) -> (Option<LogMark>, Vec<Operation>) {
+        if !Truncation::is_due(next.seq) {
+            return (None, Vec::new());
+        }
+        let mark = self.truncation.end(&self.published, next.bytes, machine_time());
+        let seq = mark.map(|mark| mark.seq);
+        let of_log = seq.map(|seq| Operation::Delete(keys::entries_up_to(seq)));
+        let mut deletions: Vec<_> = of_log.into_iter().collect();
+        // The head was read before, and the commit compares it: no entry comes between.
+        match self.client.range(&Range::under(keys::PARTS).keys_only(), ANSWER).await {
+            Ok(answer) => {
+                let own = entry.parts.as_ref().map(|(parts, _)| parts.hash);
+                let (pairs, now) = (answer.pairs, Instant::now());
+                deletions.extend(self.unused_parts.deletions(&pairs, own, seq, now));
+            }
+            // The next truncation deletes them.
+            Err(error) => tracing::debug!(%error, "etcd gave no answer to a read of the parts"),
+        }
+        (mark, deletions)
     }
 
     /// The sessions of an answer, but the own one.
@@ -220,10 +269,14 @@ impl EtcdLog {
     }
 }
 
-/// What has the place of an entry in the log.
-enum Placed {
-    Own,
-    Others(EntryOutcome),
+/// What came of an attempt to commit an entry.
+enum Attempt {
+    /// The log has it. The records are those of its commit, if an answer had them.
+    Committed(Option<RangeAnswer>),
+    /// These entries came first.
+    Behind(Vec<(Entry, Hash)>),
+    /// Nothing has its place yet.
+    Undecided,
 }
 
 /// The outcome of an entry that etcd certainly does not have.

@@ -84,7 +84,8 @@ pub async fn listing(client: &Client) -> Result<Listing, InitError> {
 /// The bytes are no entry.
 pub fn head_after(head: &Head, entry: &[u8]) -> Result<Head, LogError> {
     let Entry { seq, first_revision, time, changes, .. } = Entry::decode(entry)?;
-    let revision = Revision(first_revision.0 + changes.len() as u64 - 1);
+    let count = changes.len().checked_sub(1).ok_or(LogError::Damaged("entry"))?;
+    let revision = Revision(first_revision.0 + count as u64);
     let (hash, bytes) = (blake3::hash(entry), entry.len() as u64);
     Ok(Head { seq, revision, hash, time, bytes, ..head.clone() })
 }

@@ -15,6 +15,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::entry::Entry;
+use super::entry_parts::UnusedParts;
 use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
@@ -303,6 +304,8 @@ impl Replica {
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
             truncation: Truncation::default(),
+            parts_put: None,
+            unused_parts: UnusedParts::default(),
             published: Vec::new(),
         };
         let (sender, followed) = watch::channel(at);
