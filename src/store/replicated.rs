@@ -40,6 +40,7 @@ mod settings;
 mod simulation;
 pub mod snapshot_client;
 pub mod truncation;
+mod turn;
 
 use std::sync::mpsc;
 

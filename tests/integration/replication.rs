@@ -565,3 +565,16 @@ async fn a_store_applies_no_entry_whose_parts_are_damaged_or_gone() {
         tokio::task::block_in_place(|| drop(store));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_is_not_used_ends() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let client = etcd.client();
+    let settings = [Etcd::settings(&[etcd.address(0)])];
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    change_raw(&client, Operation::Put(keys::TURN.to_owned(), "a replica that died".into())).await;
+    tokio::task::block_in_place(|| increment(&cluster.stores[0])).expect("committed");
+    let turn = client.range(&Range::key(keys::TURN), WITHIN).await.expect("an answer");
+    assert_eq!(turn.pairs, [], "the commit waited for its end");
+    tokio::task::block_in_place(|| cluster.close());
+}

@@ -33,6 +33,9 @@ pub(in crate::store) trait EntryLog: Send {
     /// then it calls `meanwhile` now and then, and gives up when that is false.
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome;
 
+    /// Nothing is left to be committed after an entry that was [behind](EntryOutcome::Behind) others.
+    fn nothing_left(&mut self);
+
     /// The log and this store have parted: nothing more is committed.
     fn failed(&self, error: LogError);
 
@@ -57,6 +60,8 @@ impl EntryLog for mpsc::Sender<Vec<u8>> {
             Err(_) => EntryOutcome::Rejected(StoreError::Unavailable),
         }
     }
+
+    fn nothing_left(&mut self) {}
 
     fn failed(&self, error: LogError) {
         tracing::error!(%error, "an entry of the log cannot be applied");

@@ -29,6 +29,7 @@ use super::log_page::{self, LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
+use super::turn::Turn;
 use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
@@ -39,6 +40,8 @@ use crate::store::{Receipt, StoreError};
 const ANSWER: Duration = Duration::from_secs(1);
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause before the next attempt while it is another replica's turn.
+const TURN_PAUSE: Duration = Duration::from_millis(10);
 /// How often the writer does what cannot wait, while etcd is asked.
 const MEANWHILE: Duration = Duration::from_millis(20);
 
@@ -61,6 +64,8 @@ pub(super) struct EtcdLog {
     pub(super) metrics: Arc<LogMetrics>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
+    /// Whose turn it is to commit.
+    pub(super) turn: Turn,
     /// The content of the parts that were put last. They exist, unless they were deleted since.
     pub(super) parts_put: Option<Hash>,
     /// The parts that no entry has.
@@ -145,7 +150,7 @@ impl EtcdLog {
         let next_bytes = Bytes::from(next.encode());
         let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
         let mut txn = Txn {
-            compares: vec![Compare::Is(head_key.clone(), head_bytes)],
+            compares: vec![Compare::Is(head_key.clone(), head_bytes), self.turn.compare()],
             then: vec![
                 Operation::Put(head_key, next_bytes.clone()),
                 Operation::Put(keys::entry(next.seq), entry_bytes),
@@ -159,6 +164,8 @@ impl EtcdLog {
             txn.then.push(Operation::Put(key, Bytes::new()));
         }
         txn.then.extend(deletions);
+        txn.then.extend(self.turn.deletion());
+        txn.or_else.push(Operation::Range(Range::key(keys::TURN)));
         match self.client.txn(&txn, ANSWER).await {
             Ok(answer) if answer.succeeded => {
                 self.metrics.set_head(&next);
@@ -168,14 +175,22 @@ impl EtcdLog {
                     tracing::info!(seq, "the log was truncated up to this entry");
                     self.truncation.deleted(seq);
                 }
+                self.turn.committed();
                 self.head = Some((next, next_bytes));
                 Ok(Attempt::Committed(answer.ranges.into_iter().next()))
             }
             Ok(answer) => {
                 let page = LogPage::of(&answer, self.cluster, entry.before)?;
-                if page.entries.is_empty() {
+                let turn = answer.ranges.last().and_then(|turn| turn.pairs.first());
+                let turn = turn.map(|pair| &pair.value);
+                if let Some(ending) = self.turn.seen(turn, Instant::now()) {
+                    self.client.txn(&ending, ANSWER).await.map_err(PageError::Etcd)?;
+                }
+                match page.entries.is_empty() {
+                    true if self.turn.is_others() => tokio::time::sleep(TURN_PAUSE).await,
                     // The head is the same, so a part is missing.
-                    self.parts_put = None;
+                    true => self.parts_put = None,
+                    false => {}
                 }
                 self.place(entry, page).await
             }
@@ -193,8 +208,12 @@ impl EtcdLog {
         let attempt = match first {
             None => Attempt::Undecided,
             // The entry has a random id, so its hash is that of no other entry.
-            Some(first) if first == entry.after.hash => Attempt::Committed(None),
+            Some(first) if first == entry.after.hash => {
+                self.turn.committed();
+                Attempt::Committed(None)
+            }
             Some(_) => {
+                page = self.lost(entry, page).await?;
                 page.read_parts(&self.client, ANSWER).await?;
                 Attempt::Behind(page.entries)
             }
@@ -202,6 +221,23 @@ impl EtcdLog {
         // The store may have applied all entries up to it by the next commit.
         self.head = Some((page.head, page.head_bytes));
         Ok(attempt)
+    }
+
+    /// Takes the turn if it is time for it. Returns the page of the moment from which on no other replica
+    /// commits.
+    async fn lost(&mut self, entry: &NewEntry, page: LogPage) -> Result<LogPage, PageError> {
+        let session = *self.session.borrow();
+        let Some(mut txn) = self.turn.lost(session) else { return Ok(page) };
+        txn.then.extend(log_page::ranges(entry.before));
+        // Without an answer, the next commit shows whose turn it is.
+        let answer = self.client.txn(&txn, ANSWER).await.map_err(PageError::Etcd)?;
+        match answer.succeeded {
+            true => Ok(LogPage::of(&answer, self.cluster, entry.before)?),
+            false => {
+                self.turn.missed();
+                Ok(page)
+            }
+        }
     }
 
     /// The outcome of an entry that is in the log, although no answer said so when it was committed.
@@ -311,6 +347,14 @@ impl EntryLog for EtcdLog {
             metrics.lost.inc();
         }
         outcome
+    }
+
+    fn nothing_left(&mut self) {
+        if let Some(txn) = self.turn.give_up() {
+            let client = Arc::clone(&self.client);
+            // If it is lost, others end the turn.
+            self.runtime.spawn(async move { client.txn(&txn, ANSWER).await.ok() });
+        }
     }
 
     fn failed(&self, error: LogError) {

@@ -155,7 +155,7 @@ async fn close_open(client: &Client) -> Result<Bytes, InitError> {
 /// # Errors
 /// The head was replaced meanwhile, or etcd gave no answer.
 pub async fn replace(client: &Client, closed: Option<Bytes>, head: &Head) -> Result<(), InitError> {
-    let removed = [keys::LOG, keys::PARTS, keys::MEMBERS];
+    let removed = [keys::LOG, keys::PARTS, keys::MEMBERS, keys::TURN];
     let removed = removed.map(|prefix| Operation::Delete(Range::under(prefix)));
     put(client, closed, head, removed.to_vec()).await
 }

@@ -14,6 +14,8 @@ pub const HEAD: &str = "head";
 pub const LOG: &str = "log/";
 /// The prefix of the parts of large entries.
 pub const PARTS: &str = "part/";
+/// Whose turn it is to commit.
+pub const TURN: &str = "turn";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 

@@ -27,6 +27,7 @@ use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::MembersView;
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::truncation::Truncation;
+use super::turn::Turn;
 use super::{
     BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
     Settings, Waited, etcd_log, keys,
@@ -304,6 +305,7 @@ impl Replica {
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
             truncation: Truncation::default(),
+            turn: Turn::default(),
             parts_put: None,
             unused_parts: UnusedParts::default(),
             published: Vec::new(),
