@@ -13,7 +13,7 @@ use scopegate::policy::id::CompanyId;
 use scopegate::store::replicated::etcd::{self, Compare, Operation, Pair, Range, Txn};
 use scopegate::store::replicated::head::Head;
 use scopegate::store::replicated::member_record::MemberRecord;
-use scopegate::store::replicated::{LogError, keys};
+use scopegate::store::replicated::{LogError, ReplicaError, keys};
 use scopegate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Store, StoreError};
 
 use crate::entries::{copy, entries};
@@ -558,9 +558,14 @@ async fn a_store_applies_no_entry_whose_parts_are_damaged_or_gone() {
             store.start(Arc::new(NoListener));
             store
         });
-        let mut parted = store.replica().expect("a replica").parted();
+        let replica = store.replica().expect("a replica");
+        let mut parted = replica.parted();
         let parted = parted.wait_for(Option::is_some).await.expect("it runs").clone();
-        assert_eq!(parted, Some(error));
+        assert_eq!(parted.as_ref(), Some(&error));
+        // So the next start knows, too, and takes a snapshot instead of entries that are gone.
+        let cluster = store.cluster().expect("it follows").id;
+        let position = store.log_position().expect("readable").expect("it follows");
+        assert_eq!(replica.check(cluster, position).await, Err(ReplicaError::Log(error)));
         assert_eq!(store.log_position().expect("readable").expect("it follows").seq, seq - 1);
         tokio::task::block_in_place(|| drop(store));
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::etcd::{Client, EtcdError, Range, Watch};
 use super::log_page::{LogPage, PageError};
-use super::{Followed, LogError, LogMetrics, LogPosition, keys};
+use super::{Followed, LogError, LogMetrics, keys};
 use crate::store::StoreError;
 use crate::store::command_queue::CommandQueue;
 
@@ -42,7 +42,8 @@ impl Follower {
         let mut watch: Option<Watch<'_>> = None;
         loop {
             let position = self.followed.borrow().position;
-            let page = match self.page(position).await {
+            let page = LogPage::read_whole(&client, self.cluster, position, ANSWER).await;
+            let page = match page {
                 Ok(page) => page,
                 Err(PageError::Log(error)) => {
                     // The own writer may have gone on since the position was read.
@@ -82,13 +83,6 @@ impl Follower {
                 tokio::time::sleep(PAUSE).await;
             }
         }
-    }
-
-    /// Reads the page behind a position, with the parts of its entries.
-    async fn page(&self, position: LogPosition) -> Result<LogPage, PageError> {
-        let mut page = LogPage::read(&self.client, self.cluster, position, ANSWER).await?;
-        page.read_parts(&self.client, ANSWER).await?;
-        Ok(page)
     }
 
     /// Applies the entries of a page. False: the store is closed.

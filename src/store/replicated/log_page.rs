@@ -65,6 +65,18 @@ impl LogPage {
         Ok(Self::of(&answer, cluster, position)?)
     }
 
+    /// Reads the page behind a position, with the parts of its entries.
+    pub(super) async fn read_whole(
+        client: &Client,
+        cluster: Uuid,
+        position: LogPosition,
+        within: Duration,
+    ) -> Result<Self, PageError> {
+        let mut page = Self::read(client, cluster, position, within).await?;
+        page.read_parts(client, within).await?;
+        Ok(page)
+    }
+
     /// The page in the answers to [`ranges`].
     pub(super) fn of(
         answer: &TxnAnswer,

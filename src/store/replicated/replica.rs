@@ -220,7 +220,7 @@ impl Replica {
     pub async fn check(&self, cluster: Uuid, position: LogPosition) -> Result<(), ReplicaError> {
         let client = Arc::clone(&self.client);
         let read = self.runtime.spawn(async move {
-            match LogPage::read(&client, cluster, position, FIRST_ANSWER).await {
+            match LogPage::read_whole(&client, cluster, position, FIRST_ANSWER).await {
                 Ok(_) => Ok(()),
                 Err(PageError::Log(error)) => Err(error.into()),
                 Err(PageError::Etcd(error)) => Err(error.into()),
