@@ -15,6 +15,12 @@ fuzz_target!(|bytes: &[u8]| {
             let written = entry.encode();
             let again = Entry::decode(&written).expect("what is written reads");
             assert_eq!(again.encode(), written);
+            let mut named = again;
+            let Some(content) = named.move_to_parts() else { return };
+            let named = Entry::decode(&named.encode());
+            // Only a later format has parts.
+            let Ok(named) = named else { return };
+            assert_eq!(named.with_parts(&content).expect("it reads").encode(), written);
         }
         1 => {
             let Ok(head) = Head::decode(bytes) else { return };

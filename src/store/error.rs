@@ -36,13 +36,21 @@ pub enum StoreError {
     /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
     AtBound(Reached),
-    /// The change has this many bytes, and an entry of the replicas' log has no room for them.
+    /// An entry of the replicas' log has no room for the change. A later format of the log may have it.
     #[error(
-        "the change has {0} bytes, and one entry of the log of the replicas has at most {limit}: \
-         make several smaller changes",
-        limit = super::replicated::entry::MAX_BYTES
+        "the change has {bytes} bytes, and one entry of the log of the replicas has at most {limit}: make \
+         several smaller changes{}",
+        match *limit < super::replicated::entry_parts::MAX_PARTS_BYTES {
+            true => ", or let the log have larger ones with `scopegate replicas finalize`",
+            false => "",
+        }
     )]
-    EntryTooLarge(usize),
+    EntryTooLarge {
+        /// The bytes of the change.
+        bytes: usize,
+        /// The limit of an entry in the format of the log.
+        limit: usize,
+    },
     /// This replica cannot prove that it has every acknowledged change, so it answers nothing.
     #[error(
         "this replica has no lease, so it cannot prove that it has every change: ask another replica, or \

@@ -17,6 +17,7 @@ pub mod cluster;
 pub mod entry;
 mod entry_draft;
 mod entry_log;
+pub mod entry_parts;
 pub mod etcd;
 mod etcd_log;
 pub mod fact_comparison;
@@ -45,6 +46,7 @@ mod settings;
 #[cfg(test)]
 mod simulation;
 pub mod truncation;
+mod turn;
 
 use std::sync::mpsc;
 

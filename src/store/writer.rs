@@ -267,6 +267,8 @@ impl Writer {
                 // Both may have been raised meanwhile.
                 builder.mark = builder.mark.max(self.state.mark);
                 builder.time = builder.time.max(self.state.time);
+            } else if let Some(log) = &mut self.log {
+                log.nothing_left();
             }
             let (head, state) = (builder.head, &mut self.state);
             if head > state.head || builder.mark > state.mark || builder.other {

@@ -372,6 +372,33 @@ fn with_change(entry: &[u8], end: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn an_entry_reads_the_same_from_its_parts() {
+    let Log { entries, follower, .. } = &log();
+    let read = |bytes: &[u8]| Entry::decode(bytes).expect("readable");
+    let mut moved = 0;
+    for bytes in entries {
+        let mut named = read(bytes);
+        let Some(content) = named.move_to_parts() else { continue };
+        moved += 1;
+        let named = named.encode();
+        assert_eq!(read(&named).with_parts(&content).expect("readable").encode(), *bytes);
+        // Without its parts it is not applied, and a second time there is nothing to move.
+        if moved == 1 && bytes == &entries[0] {
+            let refused = follower.apply(std::slice::from_ref(&named));
+            assert_eq!(refused, Err(LogError::Unreadable { format: FORMAT }));
+        }
+        assert_eq!(read(&named).move_to_parts(), None);
+        for end in 0..content.len() {
+            let _ = read(&named).with_parts(&content[..end]);
+        }
+        // Field 7 is the format: the first one has no parts.
+        let earlier = [&named[..], &[7 << 3, 1]].concat();
+        assert_eq!(Entry::decode(&earlier).err(), Some(LogError::Unreadable { format: 1 }));
+    }
+    assert!(moved > 2);
+}
+
+#[test]
 fn an_entry_is_applied_once() {
     let Log { entries, follower, .. } = &log();
     let position = follower.apply(&entries[..2]).expect("applied");
@@ -528,7 +555,7 @@ fn changes_are_divided_among_entries_of_a_mebibyte() {
     let committed: Vec<_> = handles.iter().flatten().map(|receipt| receipt.revision.0).collect();
     assert_eq!(committed, [1, 2, 3, 4], "the one that is too large has no revision");
     assert!(
-        matches!(handles[2], Err(CommitError::Store(StoreError::EntryTooLarge(size))) if size > MAX_BYTES)
+        matches!(handles[2], Err(CommitError::Store(StoreError::EntryTooLarge { bytes, .. })) if bytes > MAX_BYTES)
     );
     let entries: Vec<_> = log.try_iter().collect();
     assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() <= MAX_BYTES));

@@ -118,6 +118,11 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
     let change = answered(REQUEST);
     while company(&first, "acme").await.is_err() {}
     let (repeat, refusal) = (answered(REQUEST), answered(""));
+    // Changes that come later are committed meanwhile.
+    let of_later = first.clone();
+    let later = tokio::spawn(async move { create(&of_later, "umbrella", "").await });
+    while company(&first, "umbrella").await.is_err() {}
+    assert!(!change.is_finished() && !later.is_finished());
     // A dry run waits for nothing.
     let dry_run = CreateCompanyRequest { validate_only: true, ..creation("acme", "") };
     let dry_run = first.directory.clone().create_company(dry_run).await;
@@ -135,6 +140,8 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
     assert_eq!(repeat.get_ref().revision, change.get_ref().revision);
     let refusal = refusal.await.expect("no panic").expect_err("it exists");
     assert_eq!((refusal.code(), waited(refusal.metadata()).0), (Code::AlreadyExists, Some("r1")));
+    let later = later.await.expect("no panic").expect("created");
+    assert_eq!(waited(later.metadata()), for_second);
     // Everybody shows it now, so nobody is waited for.
     let again = create(&first, "acme", REQUEST).await.expect("created");
     assert_eq!(waited(again.metadata()), (Some("r1"), None));
@@ -177,6 +184,18 @@ async fn replica_lists_all_replicas_for_operators_and_auditors() {
     let ended = scopegate().args(["replicas", "list", "--endpoint", &alone.address]).output();
     let error = String::from_utf8(ended.expect("it runs").stderr).expect("a text");
     assert!(error.contains("started without --replicate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn catalog_of_several_mebibytes_is_in_force_at_every_replica() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let [first, second] = cluster.clients().await;
+    let scopes = (0..300).map(|n| format!("  scope-{n}: # {}\n", "x".repeat(10_000)));
+    let yaml = format!("scopes:\n{}", scopes.collect::<String>());
+    let request = ApplyCatalogRequest { yaml: yaml.clone(), ..Default::default() };
+    first.catalog.clone().apply_catalog(request).await.expect("applied");
+    let shown = second.catalog.clone().get_catalog(GetCatalogRequest::default()).await;
+    assert!(shown.expect("a catalog").into_inner().yaml == yaml);
 }
 
 #[tokio::test(flavor = "multi_thread")]

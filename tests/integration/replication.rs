@@ -11,9 +11,10 @@ use scopegate::policy::change::ChangeKind;
 use scopegate::policy::company::Company;
 use scopegate::policy::id::CompanyId;
 use scopegate::policy::revision::Revision;
-use scopegate::store::replicated::LogError;
-use scopegate::store::replicated::etcd::{self, Operation, Range, Txn};
-use scopegate::store::replicated::keys;
+use scopegate::store::replicated::etcd::{self, Compare, Operation, Pair, Range, Txn};
+use scopegate::store::replicated::head::Head;
+use scopegate::store::replicated::member_record::MemberRecord;
+use scopegate::store::replicated::{LogError, ReplicaError, keys};
 use scopegate::store::{CommitError, Fact, FactKey, Proposal, Receipt, Store, StoreError};
 
 use crate::entries::{copy, entries};
@@ -345,8 +346,11 @@ async fn parted(change: impl AsyncFnOnce(&Etcd, &etcd::Client, &[u8])) -> Option
 }
 
 async fn set_head(client: &etcd::Client, head: Vec<u8>) {
-    let put = Operation::Put("head".to_owned(), head.into());
-    let txn = Txn { then: vec![put], ..Txn::default() };
+    change_raw(client, Operation::Put("head".to_owned(), head.into())).await;
+}
+
+async fn change_raw(client: &etcd::Client, operation: Operation) {
+    let txn = Txn { then: vec![operation], ..Txn::default() };
     client.txn(&txn, WITHIN).await.expect("an answer");
 }
 
@@ -359,8 +363,7 @@ async fn a_store_parts_from_a_log_that_was_set_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_parts_from_a_log_that_is_gone() {
     let error = parted(async |_, client, _| {
-        let txn = Txn { then: vec![Operation::Delete(Range::key("head"))], ..Txn::default() };
-        client.txn(&txn, WITHIN).await.expect("an answer");
+        change_raw(client, Operation::Delete(Range::key("head"))).await;
     })
     .await;
     assert!(matches!(error, None | Some(LogError::Missing)), "{error:?}");
@@ -412,4 +415,211 @@ async fn a_commit_in_doubt_is_not_refused_when_the_log_is_closed() {
     proxy.mend();
     let told = waiting.await.expect("no panic");
     assert_eq!(told.expect_err("closed"), StoreError::NotYetEverywhere(None));
+}
+
+/// A change that replaces the counter's name by one of so many bytes.
+fn rename(store: &Store, bytes: usize) -> Result<Receipt, CommitError> {
+    let before = counter(store);
+    let after = Company { display_name: "1".repeat(bytes), ..(*before).clone() };
+    commit(store, proposal(put(Some(Fact::Company(before)), Fact::Company(Arc::new(after)))))
+}
+
+/// The keys of all parts.
+async fn parts(client: &etcd::Client) -> Vec<String> {
+    let answer = client.range(&Range::under(keys::PARTS).keys_only(), WITHIN).await;
+    answer.expect("an answer").pairs.into_iter().map(|pair| pair.key).collect()
+}
+
+async fn until_there_are_parts(client: &etcd::Client) {
+    while parts(client).await.is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn head_of(client: &etcd::Client) -> (Head, bytes::Bytes) {
+    let answer = client.range(&Range::key(keys::HEAD), WITHIN).await.expect("an answer");
+    let value = answer.pairs[0].value.clone();
+    (Head::decode(&value).expect("readable"), value)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_several_mebibytes_reaches_every_replica() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let settings = vec![Etcd::settings(&[etcd.address(0)]); 3];
+    let client = etcd.client();
+    let mut cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    // This one follows the entries only when it is opened again.
+    cluster.stores.pop().expect("three").close();
+    tokio::task::block_in_place(|| {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let small = || {
+                while !stop.load(Ordering::Relaxed) {
+                    let other = company("other", &catalog(1));
+                    let key = FactKey::Company(other.id.clone());
+                    let before = cluster.stores[1].get(&key).expect("readable");
+                    let writes = vec![put(before, Fact::Company(Arc::new(other)))];
+                    let change = change(ChangeKind::UpdateCompany, "other");
+                    let proposal = Proposal {
+                        preconditions: vec![],
+                        caller: None,
+                        writes,
+                        change,
+                        idempotency: None,
+                    };
+                    commit(&cluster.stores[1], proposal).expect("committed");
+                }
+            };
+            // It wins against the changes of another replica that come while the parts are put.
+            scope.spawn(small);
+            rename(&cluster.stores[0], 5 << 20).expect("committed");
+            rename(&cluster.stores[0], 2 << 20).expect("committed");
+            stop.store(true, Ordering::Relaxed);
+        });
+        cluster.until_they_are_level();
+        assert_eq!(counter(&cluster.stores[1]).display_name.len(), 2 << 20);
+    });
+    // Each content has its parts once, and the key of its entry.
+    assert_eq!(parts(&client).await.len(), (6 + 1) + (3 + 1));
+    assert!(head_of(&client).await.0.bytes > 7 << 20);
+    tokio::task::block_in_place(|| {
+        let store = replica::open(settings[2].clone(), &cluster.path(2), "replica-2");
+        store.start(Arc::new(NoListener));
+        cluster.stores.push(Arc::new(store));
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_vanish_before_the_commit_are_put_again() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let proxy = Proxy::start(etcd.address(0));
+    let client = etcd.client();
+    let settings = [Etcd::settings(&[&proxy.address]), Etcd::settings(&[etcd.address(0)])];
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    for bytes in (5 << 19).. {
+        // The second part takes longer than the deletion of the first one.
+        proxy.delay(Duration::from_millis(10));
+        let (store, before) = (Arc::clone(&cluster.stores[0]), head_of(&client).await.1);
+        let renamed = tokio::task::spawn_blocking(move || rename(&store, bytes));
+        until_there_are_parts(&client).await;
+        let deletion = Txn {
+            compares: vec![Compare::Is(keys::HEAD.to_owned(), before)],
+            then: vec![Operation::Delete(Range::under(keys::PARTS))],
+            or_else: vec![],
+        };
+        let was_before = client.txn(&deletion, WITHIN).await.expect("an answer").succeeded;
+        proxy.mend();
+        renamed.await.expect("no panic").expect("committed");
+        if was_before {
+            break;
+        }
+    }
+    assert_eq!(parts(&client).await.len(), 3 + 1);
+    tokio::task::block_in_place(|| cluster.close());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_whose_replica_ends_before_the_commit_are_of_no_entry() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let proxy = Proxy::start(etcd.address(0));
+    let client = etcd.client();
+    let settings = [Etcd::settings(&[&proxy.address]), Etcd::settings(&[etcd.address(0)])];
+    let mut cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    let before = head_of(&client).await.0;
+    // The second part takes longer than the proxy needs to be cut.
+    proxy.delay(Duration::from_millis(20));
+    let store = Arc::clone(&cluster.stores[0]);
+    let renamed = tokio::task::spawn_blocking(move || rename(&store, 5 << 19));
+    until_there_are_parts(&client).await;
+    proxy.cut();
+    tokio::task::block_in_place(|| cluster.stores.remove(0).close());
+    let refused = renamed.await.expect("no panic").expect_err("not committed");
+    assert_eq!(refused, CommitError::Store(StoreError::NotYetEverywhere(None)));
+    assert_eq!(head_of(&client).await.0, before);
+    // It could not delete its record, for which the others would wait.
+    let members = client.range(&Range::under(keys::MEMBERS), WITHIN).await.expect("an answer");
+    let own = |pair: &&Pair| {
+        MemberRecord::decode(&pair.value).expect("readable").name.as_str() == "replica-0"
+    };
+    let own = members.pairs.iter().find(own).expect("a record");
+    change_raw(&client, Operation::Delete(Range::key(&own.key))).await;
+    tokio::task::block_in_place(|| {
+        proxy.mend();
+        // The others go on, and so does it when it is opened again.
+        increment(&cluster.stores[0]).expect("committed");
+        let store = replica::open(settings[0].clone(), &cluster.path(0), "replica-0");
+        store.start(Arc::new(NoListener));
+        cluster.stores.insert(0, Arc::new(store));
+        cluster.until_they_are_level();
+        rename(&cluster.stores[0], 5 << 19).expect("committed");
+        cluster.close();
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_the_first_format_has_no_change_in_parts() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let client = etcd.client();
+    let settings = [Etcd::settings(&[etcd.address(0)])];
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    let (head, _) = head_of(&client).await;
+    set_head(&client, Head { format: 1, ..head }.encode()).await;
+    tokio::task::block_in_place(|| {
+        increment(&cluster.stores[0]).expect("committed");
+        let refused = rename(&cluster.stores[0], 2 << 20).expect_err("too large");
+        assert!(refused.to_string().contains("`scopegate replicas finalize`"), "{refused}");
+        increment(&cluster.stores[0]).expect("committed");
+    });
+    assert!(parts(&client).await.is_empty());
+    tokio::task::block_in_place(|| cluster.close());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_applies_no_entry_whose_parts_are_damaged_or_gone() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let client = etcd.client();
+    let settings = vec![Etcd::settings(&[etcd.address(0)]); 2];
+    let cluster = tokio::task::block_in_place(|| {
+        let mut cluster = Cluster::start(&settings);
+        cluster.stores.pop().expect("two").close();
+        rename(&cluster.stores[0], 2 << 20).expect("committed");
+        cluster
+    });
+    let seq = cluster.position(0);
+    let part = Operation::Put(parts(&client).await[1].clone(), "other".into());
+    let deletion = Operation::Delete(Range::under(keys::PARTS));
+    for (change, error) in
+        [(part, LogError::Damaged("part of an entry")), (deletion, LogError::Truncated(seq))]
+    {
+        change_raw(&client, change).await;
+        let store = tokio::task::block_in_place(|| {
+            let store = replica::open(settings[1].clone(), &cluster.path(1), "replica-1");
+            store.start(Arc::new(NoListener));
+            store
+        });
+        let replica = store.replica().expect("a replica");
+        let mut parted = replica.parted();
+        let parted = parted.wait_for(Option::is_some).await.expect("it runs").clone();
+        assert_eq!(parted.as_ref(), Some(&error));
+        // So the next start knows, too, and takes a snapshot instead of entries that are gone.
+        let cluster = store.cluster().expect("it follows").id;
+        let position = store.log_position().expect("readable").expect("it follows");
+        assert_eq!(replica.check(cluster, position).await, Err(ReplicaError::Log(error)));
+        assert_eq!(store.log_position().expect("readable").expect("it follows").seq, seq - 1);
+        tokio::task::block_in_place(|| drop(store));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_is_not_used_ends() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let client = etcd.client();
+    let settings = [Etcd::settings(&[etcd.address(0)])];
+    let cluster = tokio::task::block_in_place(|| Cluster::start(&settings));
+    change_raw(&client, Operation::Put(keys::TURN.to_owned(), "a replica that died".into())).await;
+    tokio::task::block_in_place(|| increment(&cluster.stores[0])).expect("committed");
+    let turn = client.range(&Range::key(keys::TURN), WITHIN).await.expect("an answer");
+    assert_eq!(turn.pairs, [], "the commit waited for its end");
+    tokio::task::block_in_place(|| cluster.close());
 }

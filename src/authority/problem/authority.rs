@@ -132,7 +132,7 @@ impl From<AuthorityError> for Problem {
             E::Store(StoreError::TooManyBackups) => {
                 Self::limit("backups", "too many backups are in progress (limit 2)").retry()
             }
-            E::Store(StoreError::EntryTooLarge(_)) => Self::limit("change", message),
+            E::Store(StoreError::EntryTooLarge { .. }) => Self::limit("change", message),
             E::Store(StoreError::AtBound(reached)) => Self::limit(reached.bound.name(), message),
             E::Store(StoreError::BackupTooSlow) => {
                 let why = "the client read more slowly than changes were made";

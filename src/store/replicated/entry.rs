@@ -2,7 +2,10 @@
 //! the audit log, and the result of its request.
 //!
 //! Everything else follows from these, by the function that also adds the own changes of a store to a
-//! batch: see `DecidedChange`. An entry is read as a whole: if any part cannot be read, none is.
+//! batch: see `DecidedChange`. An entry is read as a whole: if anything of it cannot be read, nothing is.
+//!
+//! A change that is too large for an entry lies in parts. Its entry names them, and has no changes until
+//! they are read.
 //!
 //! Not here: whether an entry is the next one; see [`LogPosition`](super::LogPosition).
 
@@ -11,6 +14,7 @@ use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
+use super::entry_parts::EntryParts;
 use super::{FORMAT, LogError, hash, proto, uuid};
 use crate::policy::change::Change;
 use crate::policy::revision::Revision;
@@ -30,6 +34,8 @@ pub const MAX_BYTES: usize = 1 << 20;
 pub(super) const REPLACED_FORMAT: u32 = 2;
 /// The limit of changes in an entry.
 const MAX_CHANGES: usize = BATCH;
+/// The first format whose entries may have parts.
+pub(super) const FORMAT_OF_PARTS: u32 = 2;
 
 /// The changes of one commit.
 #[derive(Debug)]
@@ -53,8 +59,10 @@ pub struct Entry {
     /// codes are left out, because garbage collection may have removed them at one replica and not yet at
     /// another. None in a format without it.
     pub(super) replaced: Option<StoreChecksum>,
-    /// The changes, in order.
+    /// The changes, in order. There are none while the parts are not read.
     pub(super) changes: Vec<EntryChange>,
+    /// The parts that have its only change, until they are read.
+    pub(super) parts: Option<EntryParts>,
 }
 
 /// A change of an entry.
@@ -98,8 +106,16 @@ impl Entry {
     }
 
     fn read(entry: proto::Entry) -> Result<Self, Corrupt> {
+        let parts = entry.parts.as_ref().map(EntryParts::read).transpose()?;
         let count = entry.changes.len();
-        if entry.seq == 0 || !(1..=MAX_CHANGES).contains(&count) {
+        let is_count = match parts {
+            Some(_) => count == 0 && entry.format >= FORMAT_OF_PARTS,
+            None => (1..=MAX_CHANGES).contains(&count),
+        };
+        if entry.seq == 0 || !is_count {
+            return Err(Corrupt);
+        }
+        if parts.is_some() && !(1..Revision::NEXT.0).contains(&entry.first_revision) {
             return Err(Corrupt);
         }
         let mut revision = Revision(entry.first_revision);
@@ -125,7 +141,40 @@ impl Entry {
                 (true, bytes) => Some(StoreChecksum::from_bytes(bytes)?),
             },
             changes,
+            parts,
         })
+    }
+
+    /// Moves its only change to parts. Returns their content, which does not depend on the revision; none
+    /// if the entry has not one change.
+    pub fn move_to_parts(&mut self) -> Option<Vec<u8>> {
+        let [change] = self.changes.as_slice() else { return None };
+        let mut message = change.message();
+        message.facts.iter_mut().for_each(|fact| fact.since_revision = 0);
+        let content = message.encode_to_vec();
+        self.changes.clear();
+        self.parts = Some(EntryParts::of(&content));
+        Some(content)
+    }
+
+    /// The entry with the change that its parts have. `content` is that of the parts, whose hash is right.
+    ///
+    /// # Errors
+    /// The change cannot be read.
+    pub fn with_parts(mut self, content: &[u8]) -> Result<Self, LogError> {
+        let format = self.format;
+        let read = || {
+            let mut message = proto::EntryChange::decode(content)?;
+            for fact in &mut message.facts {
+                if std::mem::replace(&mut fact.since_revision, self.first_revision.0) != 0 {
+                    return Err(Corrupt);
+                }
+            }
+            EntryChange::read(message, self.first_revision)
+        };
+        let change = read().map_err(|Corrupt| LogError::Unreadable { format })?;
+        (self.changes, self.parts) = (vec![change], None);
+        Ok(self)
     }
 
     /// The bytes of the entry in the log. The next entry has their BLAKE3 hash.
@@ -141,6 +190,7 @@ impl Entry {
             format: self.format,
             changes: self.changes.iter().map(EntryChange::message).collect(),
             replaced: self.replaced.map_or_else(Vec::new, |sum| sum.bytes().to_vec()),
+            parts: self.parts.as_ref().map(EntryParts::message),
         }
         .encode_to_vec()
     }
@@ -155,6 +205,9 @@ impl Entry {
         let (log, store) = (self.first_revision, builder.head.next());
         if log != store {
             return Err(LogError::Revision { log, store });
+        }
+        if self.parts.is_some() {
+            return Err(LogError::Unreadable { format: self.format });
         }
         let mut replaced = StoreChecksum::default();
         for change in self.changes {

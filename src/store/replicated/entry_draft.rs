@@ -2,12 +2,14 @@
 //!
 //! Not here: the commit of the entry to the log.
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use prost::Message;
 use uuid::Uuid;
 
 use super::LogPosition;
-use super::entry::{Entry, EntryChange, MAX_BYTES, REPLACED_FORMAT};
+use super::entry::{Entry, EntryChange, FORMAT_OF_PARTS, MAX_BYTES, REPLACED_FORMAT};
+use super::entry_parts::{EntryParts, MAX_PARTS_BYTES};
 use crate::policy::revision::Revision;
 use crate::store::StoreError;
 use crate::store::decided_change::DecidedChange;
@@ -39,6 +41,16 @@ pub(in crate::store) struct NewEntry {
     pub(in crate::store) time: Timestamp,
     /// The entry, as the log has it.
     pub(in crate::store) bytes: Vec<u8>,
+    /// The parts that the entry names, and their content.
+    pub(in crate::store) parts: Option<(EntryParts, Bytes)>,
+}
+
+impl NewEntry {
+    /// The bytes of the entry and of its parts.
+    pub(super) fn size(&self) -> u64 {
+        let parts = self.parts.as_ref().map_or(0, |(parts, _)| parts.bytes);
+        (self.bytes.len() + parts) as u64
+    }
 }
 
 impl EntryDraft {
@@ -51,8 +63,12 @@ impl EntryDraft {
     pub(in crate::store) fn push(&mut self, decided: &DecidedChange) -> Result<bool, StoreError> {
         let change = EntryChange::of(decided);
         let bytes = FIELD + change.message().encoded_len();
-        if HEADER + bytes > MAX_BYTES {
-            return Err(StoreError::EntryTooLarge(bytes));
+        let limit = match self.format {
+            FORMAT_OF_PARTS.. => MAX_PARTS_BYTES,
+            _ => MAX_BYTES,
+        };
+        if HEADER + bytes > limit {
+            return Err(StoreError::EntryTooLarge { bytes, limit });
         }
         if self.open.as_ref().is_some_and(|(.., size)| size + bytes > MAX_BYTES) {
             return Ok(false);
@@ -69,6 +85,7 @@ impl EntryDraft {
                 format: self.format,
                 replaced: (self.format >= REPLACED_FORMAT).then(Default::default),
                 changes: Vec::new(),
+                parts: None,
             };
             (entry, receipt.revision, HEADER)
         });
@@ -81,9 +98,12 @@ impl EntryDraft {
 
     /// The entry; none without changes.
     pub(in crate::store) fn finish(self) -> Option<NewEntry> {
-        let (entry, revision, _) = self.open?;
+        let (mut entry, revision, size) = self.open?;
+        // Nothing else has a place in an entry with a change of that size.
+        let content = if size > MAX_BYTES { entry.move_to_parts() } else { None };
+        let parts = entry.parts.zip(content.map(Bytes::from));
         let bytes = entry.encode();
         let after = LogPosition { seq: entry.seq, hash: blake3::hash(&bytes), ..self.before };
-        Some(NewEntry { before: self.before, after, revision, time: entry.time, bytes })
+        Some(NewEntry { before: self.before, after, revision, time: entry.time, bytes, parts })
     }
 }

@@ -8,7 +8,7 @@ use blake3::Hash;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::entry::Entry;
+use super::entry::{Entry, MAX_BYTES};
 use super::{FORMAT, Followed, LogError, NewEntry};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
@@ -34,6 +34,9 @@ pub(in crate::store) trait EntryLog: Send {
     /// then it calls `meanwhile` now and then, and gives up when that is false.
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome;
 
+    /// Nothing is left to be committed after an entry that was [behind](EntryOutcome::Behind) others.
+    fn nothing_left(&mut self);
+
     /// The log and this store have parted: nothing more is committed.
     fn failed(&self, error: LogError);
 
@@ -46,18 +49,24 @@ pub(in crate::store) trait EntryLog: Send {
     fn acknowledge(&self, at: Revision, listed: Vec<Uuid>, committed: Vec<(CommandReply, Receipt)>);
 }
 
-/// A log without other replicas: each entry is the next one.
+/// A log without other replicas: each entry is the next one. It has no place for parts.
 impl EntryLog for mpsc::Sender<Vec<u8>> {
     fn format(&self) -> u32 {
         FORMAT
     }
 
     fn commit(&mut self, entry: &NewEntry, _: &mut dyn FnMut() -> bool) -> EntryOutcome {
+        if let Some((parts, _)) = &entry.parts {
+            let (bytes, limit) = (parts.bytes, MAX_BYTES);
+            return EntryOutcome::Rejected(StoreError::EntryTooLarge { bytes, limit });
+        }
         match self.send(entry.bytes.clone()) {
             Ok(()) => EntryOutcome::Committed(Vec::new()),
             Err(_) => EntryOutcome::Rejected(StoreError::Unavailable),
         }
     }
+
+    fn nothing_left(&mut self) {}
 
     fn failed(&self, error: LogError) {
         tracing::error!(%error, "an entry of the log cannot be applied");

@@ -7,23 +7,29 @@
 //! be later. The log is read until it says which, and meanwhile only the same transaction is sent again.
 //! The head has the hash of the entry, so no value of it comes back, and only one of them can succeed.
 //!
+//! The parts of a large entry are put before that transaction.
+//!
 //! Not here: how other entries come into the store (`follower`), and when a change is published
 //! everywhere (`barrier`).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::entry::Entry;
+use super::entry_parts::UnusedParts;
 use super::etcd::{Client, Compare, EtcdError, Operation, Pair, Range, RangeAnswer, Txn};
 use super::head::Head;
 use super::log_page::{self, LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
+use super::turn::Turn;
 use super::{
     EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, ReplicaReport, Waited, Waiter, keys,
 };
@@ -36,6 +42,8 @@ use crate::store::{Receipt, StoreError};
 const ANSWER: Duration = Duration::from_secs(1);
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_millis(50);
+/// The pause before the next attempt while it is another replica's turn.
+const TURN_PAUSE: Duration = Duration::from_millis(10);
 /// How often the writer does what cannot wait, while etcd is asked.
 const MEANWHILE: Duration = Duration::from_millis(20);
 
@@ -60,6 +68,12 @@ pub(super) struct EtcdLog {
     pub(super) report: watch::Sender<ReplicaReport>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
+    /// Whose turn it is to commit.
+    pub(super) turn: Turn,
+    /// The content of the parts that were put last. They exist, unless they were deleted since.
+    pub(super) parts_put: Option<Hash>,
+    /// The parts that no entry has.
+    pub(super) unused_parts: UnusedParts,
     /// What each session had published at the last commit.
     pub(super) published: Vec<Revision>,
 }
@@ -99,90 +113,139 @@ impl EtcdLog {
     async fn commit(&mut self, entry: &NewEntry) -> EntryOutcome {
         let mut is_in_doubt = false;
         loop {
-            let head = self.head.take().filter(|(head, _)| head.position() == entry.before);
-            let Some((head, head_bytes)) = head else {
-                let page = LogPage::read(&self.client, self.cluster, entry.before, ANSWER).await;
-                match page {
-                    Ok(page) => match self.place(entry, page) {
-                        Some(Placed::Own) => return self.committed().await,
-                        Some(Placed::Others(outcome)) => return outcome,
-                        None => {}
-                    },
-                    Err(PageError::Log(error)) => return self.part(error, is_in_doubt),
-                    Err(PageError::Etcd(error)) if error.is_certain() && !is_in_doubt => {
-                        return refused(&error);
-                    }
-                    Err(PageError::Etcd(error)) => self.pause(&error).await,
+            match self.attempt(entry, &mut is_in_doubt).await {
+                Ok(Attempt::Committed(Some(members))) => {
+                    return EntryOutcome::Committed(self.listed(&members));
                 }
-                continue;
-            };
-            let mut next = head.after(entry);
-            let truncated_to = self.truncated_to(&next);
-            if let Some(mark) = truncated_to {
-                next.truncated_bytes = mark.bytes;
-            }
-            let next_bytes = Bytes::from(next.encode());
-            let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
-            let mut txn = Txn {
-                compares: vec![Compare::Is(head_key.clone(), head_bytes)],
-                then: vec![
-                    Operation::Put(head_key, next_bytes.clone()),
-                    Operation::Put(keys::entry(next.seq), entry_bytes),
-                    Operation::Range(Range::under(keys::MEMBERS)),
-                ],
-                or_else: log_page::ranges(entry.before).to_vec(),
-            };
-            txn.then
-                .extend(truncated_to.map(|mark| Operation::Delete(keys::entries_up_to(mark.seq))));
-            match self.client.txn(&txn, ANSWER).await {
-                Ok(answer) if answer.succeeded => {
-                    self.metrics.set_head(&next);
-                    let Head { seq, revision, time, bytes, .. } = next;
-                    self.truncation.applied(LogMark { seq, revision, time, bytes });
-                    if let Some(LogMark { seq, .. }) = truncated_to {
-                        tracing::info!(seq, "the log was truncated up to this entry");
-                        self.truncation.deleted(seq);
-                    }
-                    self.head = Some((next, next_bytes));
-                    return match answer.ranges.first() {
-                        Some(members) => EntryOutcome::Committed(self.listed(members)),
-                        None => self.committed().await,
-                    };
+                Ok(Attempt::Committed(None)) => return self.committed().await,
+                Ok(Attempt::Behind(entries)) => return EntryOutcome::Behind(entries),
+                Ok(Attempt::Undecided) => {}
+                Err(PageError::Log(error)) => return self.part(error, is_in_doubt),
+                Err(PageError::Etcd(error)) if error.is_certain() && !is_in_doubt => {
+                    return refused(&error);
                 }
-                Ok(answer) => match LogPage::of(&answer, self.cluster, entry.before) {
-                    Ok(page) => match self.place(entry, page) {
-                        Some(Placed::Own) => return self.committed().await,
-                        Some(Placed::Others(outcome)) => return outcome,
-                        None => {}
-                    },
-                    Err(error) => return self.part(error, is_in_doubt),
-                },
-                Err(error) if error.is_certain() && !is_in_doubt => return refused(&error),
-                Err(error) => {
-                    is_in_doubt = true;
-                    self.pause(&error).await;
-                }
+                Err(PageError::Etcd(error)) => self.pause(&error).await,
             }
         }
     }
 
-    /// What has the place of an entry in the log; none if nothing has.
-    fn place(&mut self, entry: &NewEntry, page: LogPage) -> Option<Placed> {
-        let first = page.entries.first().map(|(_, hash)| *hash);
+    /// Commits an entry if the head is known, and reads it otherwise.
+    async fn attempt(
+        &mut self,
+        entry: &NewEntry,
+        is_in_doubt: &mut bool,
+    ) -> Result<Attempt, PageError> {
+        let head = self.head.take().filter(|(head, _)| head.position() == entry.before);
+        let Some((head, head_bytes)) = head else {
+            let page = LogPage::read(&self.client, self.cluster, entry.before, ANSWER).await?;
+            return self.place(entry, page).await;
+        };
+        if let Some((parts, content)) = &entry.parts
+            && self.parts_put != Some(parts.hash)
+        {
+            parts.put(&self.client, content, ANSWER).await.map_err(PageError::Etcd)?;
+            self.parts_put = Some(parts.hash);
+        }
+        let mut next = head.after(entry);
+        let (truncated_to, deletions) = self.truncated_to(entry, &next).await;
+        if let Some(mark) = truncated_to {
+            next.truncated_bytes = mark.bytes;
+        }
+        let next_bytes = Bytes::from(next.encode());
+        let (head_key, entry_bytes) = (keys::HEAD.to_owned(), Bytes::from(entry.bytes.clone()));
+        let mut txn = Txn {
+            compares: vec![Compare::Is(head_key.clone(), head_bytes), self.turn.compare()],
+            then: vec![
+                Operation::Put(head_key, next_bytes.clone()),
+                Operation::Put(keys::entry(next.seq), entry_bytes),
+                Operation::Range(Range::under(keys::MEMBERS)),
+            ],
+            or_else: log_page::ranges(entry.before).to_vec(),
+        };
+        if let Some((parts, _)) = &entry.parts {
+            txn.compares.extend(parts.compares());
+            let key = keys::part_of_entry(parts.hash, next.seq);
+            txn.then.push(Operation::Put(key, Bytes::new()));
+        }
+        txn.then.extend(deletions);
+        txn.then.extend(self.turn.deletion());
+        txn.or_else.push(Operation::Range(Range::key(keys::TURN)));
+        match self.client.txn(&txn, ANSWER).await {
+            Ok(answer) if answer.succeeded => {
+                self.metrics.set_head(&next);
+                let Head { seq, revision, time, bytes, .. } = next;
+                self.truncation.applied(LogMark { seq, revision, time, bytes });
+                if let Some(LogMark { seq, .. }) = truncated_to {
+                    tracing::info!(seq, "the log was truncated up to this entry");
+                    self.truncation.deleted(seq);
+                }
+                self.turn.committed();
+                self.head = Some((next, next_bytes));
+                Ok(Attempt::Committed(answer.ranges.into_iter().next()))
+            }
+            Ok(answer) => {
+                let page = LogPage::of(&answer, self.cluster, entry.before)?;
+                let turn = answer.ranges.last().and_then(|turn| turn.pairs.first());
+                let turn = turn.map(|pair| &pair.value);
+                if let Some(ending) = self.turn.seen(turn, Instant::now()) {
+                    self.client.txn(&ending, ANSWER).await.map_err(PageError::Etcd)?;
+                }
+                match page.entries.is_empty() {
+                    true if self.turn.is_others() => tokio::time::sleep(TURN_PAUSE).await,
+                    // The head is the same, so a part is missing.
+                    true => self.parts_put = None,
+                    false => {}
+                }
+                self.place(entry, page).await
+            }
+            Err(error) => {
+                *is_in_doubt |= !error.is_certain();
+                Err(PageError::Etcd(error))
+            }
+        }
+    }
+
+    /// What has the place of an entry in the log.
+    async fn place(&mut self, entry: &NewEntry, mut page: LogPage) -> Result<Attempt, PageError> {
         let is_other_format =
             std::mem::replace(&mut self.format, page.head.format) != page.head.format;
-        // The store may have applied all entries up to it by the next commit.
-        self.head = Some((page.head, page.head_bytes));
-        let Some(first) = first else {
+        let first = page.entries.first().map(|(_, hash)| *hash);
+        let attempt = match first {
             // The entry is made again in the format of the head. A transaction in doubt compares a head of
             // the earlier format, and none of those comes back.
-            return is_other_format.then(|| Placed::Others(EntryOutcome::Behind(Vec::new())));
+            None if is_other_format => Attempt::Behind(Vec::new()),
+            None => Attempt::Undecided,
+            // The entry has a random id, so its hash is that of no other entry.
+            Some(first) if first == entry.after.hash => {
+                self.turn.committed();
+                Attempt::Committed(None)
+            }
+            Some(_) => {
+                page = self.lost(entry, page).await?;
+                page.read_parts(&self.client, ANSWER).await?;
+                Attempt::Behind(page.entries)
+            }
         };
-        // The entry has a random id, so its hash is that of no other entry.
-        Some(match first == entry.after.hash {
-            true => Placed::Own,
-            false => Placed::Others(EntryOutcome::Behind(page.entries)),
-        })
+        // The store may have applied all entries up to it by the next commit.
+        self.head = Some((page.head, page.head_bytes));
+        Ok(attempt)
+    }
+
+    /// Takes the turn if it is time for it. Returns the page of the moment from which on no other replica
+    /// commits.
+    async fn lost(&mut self, entry: &NewEntry, page: LogPage) -> Result<LogPage, PageError> {
+        let session = *self.session.borrow();
+        let Some(mut txn) = self.turn.lost(session) else { return Ok(page) };
+        txn.then.extend(log_page::ranges(entry.before));
+        // Without an answer, the next commit shows whose turn it is.
+        let answer = self.client.txn(&txn, ANSWER).await.map_err(PageError::Etcd)?;
+        match answer.succeeded {
+            true => Ok(LogPage::of(&answer, self.cluster, entry.before)?),
+            false => {
+                self.turn.missed();
+                Ok(page)
+            }
+        }
     }
 
     /// The outcome of an entry that is in the log, although no answer said so when it was committed.
@@ -195,10 +258,31 @@ impl EtcdLog {
         }
     }
 
-    /// Up to which entry the log is deleted by the commit that makes this head.
-    fn truncated_to(&self, next: &Head) -> Option<LogMark> {
-        let is_due = Truncation::is_due(next.seq);
-        is_due.then(|| self.truncation.end(&self.published, next.bytes, machine_time()))?
+    /// Up to which entry the log is deleted by the commit that makes this head, and what that commit
+    /// deletes.
+    async fn truncated_to(
+        &mut self,
+        entry: &NewEntry,
+        next: &Head,
+    ) -> (Option<LogMark>, Vec<Operation>) {
+        if !Truncation::is_due(next.seq) {
+            return (None, Vec::new());
+        }
+        let mark = self.truncation.end(&self.published, next.bytes, machine_time());
+        let seq = mark.map(|mark| mark.seq);
+        let of_log = seq.map(|seq| Operation::Delete(keys::entries_up_to(seq)));
+        let mut deletions: Vec<_> = of_log.into_iter().collect();
+        // The head was read before, and the commit compares it: no entry comes between.
+        match self.client.range(&Range::under(keys::PARTS).keys_only(), ANSWER).await {
+            Ok(answer) => {
+                let own = entry.parts.as_ref().map(|(parts, _)| parts.hash);
+                let (pairs, now) = (answer.pairs, Instant::now());
+                deletions.extend(self.unused_parts.deletions(&pairs, own, seq, now));
+            }
+            // The next truncation deletes them.
+            Err(error) => tracing::debug!(%error, "etcd gave no answer to a read of the parts"),
+        }
+        (mark, deletions)
     }
 
     /// The sessions of an answer, but the own one.
@@ -229,10 +313,14 @@ impl EtcdLog {
     }
 }
 
-/// What has the place of an entry in the log.
-enum Placed {
-    Own,
-    Others(EntryOutcome),
+/// What came of an attempt to commit an entry.
+enum Attempt {
+    /// The log has it. The records are those of its commit, if an answer had them.
+    Committed(Option<RangeAnswer>),
+    /// These entries came first.
+    Behind(Vec<(Entry, Hash)>),
+    /// Nothing has its place yet.
+    Undecided,
 }
 
 /// The outcome of an entry that etcd certainly does not have.
@@ -267,6 +355,14 @@ impl EntryLog for EtcdLog {
             metrics.lost.inc();
         }
         outcome
+    }
+
+    fn nothing_left(&mut self) {
+        if let Some(txn) = self.turn.give_up() {
+            let client = Arc::clone(&self.client);
+            // If it is lost, others end the turn.
+            self.runtime.spawn(async move { client.txn(&txn, ANSWER).await.ok() });
+        }
     }
 
     fn failed(&self, error: LogError) {

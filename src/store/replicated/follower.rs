@@ -42,7 +42,7 @@ impl Follower {
         let mut watch: Option<Watch<'_>> = None;
         loop {
             let position = self.followed.borrow().position;
-            let page = LogPage::read(&client, self.cluster, position, ANSWER).await;
+            let page = LogPage::read_whole(&client, self.cluster, position, ANSWER).await;
             let page = match page {
                 Ok(page) => page,
                 Err(PageError::Log(error)) => {

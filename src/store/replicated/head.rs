@@ -31,7 +31,7 @@ pub struct Head {
     pub hash: Hash,
     /// The time of that entry.
     pub time: Timestamp,
-    /// The bytes of all entries since the cluster was initialised.
+    /// The bytes of all entries, with their parts, since the cluster was initialised.
     pub bytes: u64,
     /// The bytes of those entries that the log no longer has.
     pub truncated_bytes: u64,
@@ -105,7 +105,7 @@ impl Head {
             revision: entry.revision,
             hash: entry.after.hash,
             time: entry.time,
-            bytes: self.bytes.saturating_add(entry.bytes.len() as u64),
+            bytes: self.bytes.saturating_add(entry.size()),
             ..self.clone()
         }
     }

@@ -84,7 +84,8 @@ pub async fn listing(client: &Client) -> Result<Listing, InitError> {
 /// The bytes are no entry.
 pub fn head_after(head: &Head, entry: &[u8]) -> Result<Head, LogError> {
     let Entry { seq, first_revision, time, changes, .. } = Entry::decode(entry)?;
-    let revision = Revision(first_revision.0 + changes.len() as u64 - 1);
+    let count = changes.len().checked_sub(1).ok_or(LogError::Damaged("entry"))?;
+    let revision = Revision(first_revision.0 + count as u64);
     let (hash, bytes) = (blake3::hash(entry), entry.len() as u64);
     Ok(Head { seq, revision, hash, time, bytes, ..head.clone() })
 }
@@ -104,7 +105,7 @@ pub async fn begin(client: &Client, head: &Head, first: Option<Vec<u8>>) -> Resu
 /// # Errors
 /// The head was replaced meanwhile, or etcd gave no answer.
 pub async fn replace(client: &Client, closed: Option<Bytes>, head: &Head) -> Result<(), InitError> {
-    let removed = [keys::LOG, keys::MEMBERS];
+    let removed = [keys::LOG, keys::PARTS, keys::MEMBERS, keys::TURN];
     let removed = removed.map(|prefix| Operation::Delete(Range::under(prefix)));
     put(client, closed, head, removed.to_vec()).await
 }

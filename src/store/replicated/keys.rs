@@ -3,6 +3,7 @@
 //! Not here: what the values are; see [`Head`](super::head::Head), [`Entry`](super::entry::Entry) and
 //! [`MemberRecord`](super::member_record::MemberRecord).
 
+use blake3::Hash;
 use uuid::Uuid;
 
 use super::etcd::Range;
@@ -11,8 +12,10 @@ use super::etcd::Range;
 pub const HEAD: &str = "head";
 /// The prefix of the entries.
 pub const LOG: &str = "log/";
-/// The prefix of the pieces of large entries.
+/// The prefix of the parts of large entries.
 pub const PARTS: &str = "part/";
+/// Whose turn it is to commit.
+pub const TURN: &str = "turn";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 
@@ -63,6 +66,31 @@ pub fn entries_behind(seq: u64) -> Range {
 #[must_use]
 pub fn entries_up_to(seq: u64) -> Range {
     Range::up_to(LOG, &entry(seq))
+}
+
+/// A part of this content. The keys of one content have the order of the numbers.
+#[must_use]
+pub fn part(content: Hash, number: usize) -> String {
+    format!("{PARTS}{content}/{number:02x}")
+}
+
+/// The key that says that this entry has the parts of this content.
+#[must_use]
+pub fn part_of_entry(content: Hash, seq: u64) -> String {
+    format!("{PARTS}{content}/{LOG}{seq:016x}")
+}
+
+/// All keys of this content.
+#[must_use]
+pub fn parts(content: Hash) -> Range {
+    Range::under(&format!("{PARTS}{content}/"))
+}
+
+/// The content of a key of parts, and the entry of which the key says that it has them.
+#[must_use]
+pub fn content_of_part(key: &str) -> Option<(Hash, Option<u64>)> {
+    let (content, rest) = key.strip_prefix(PARTS)?.split_once('/')?;
+    Some((Hash::from_hex(content).ok()?, seq(rest)))
 }
 
 /// The record of a session.

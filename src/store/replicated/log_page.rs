@@ -16,7 +16,7 @@ use super::etcd::{Client, EtcdError, Operation, Pair, Range, Txn, TxnAnswer};
 use super::head::{Head, HeadState};
 use super::{LogError, LogPosition, keys};
 
-/// The limit of entries of a page: at most 4 MiB.
+/// The limit of entries of a page: at most 4 MiB, and the parts of the last one.
 const MAX_ENTRIES: usize = 4;
 
 /// The entries behind a position.
@@ -24,7 +24,8 @@ pub(super) struct LogPage {
     pub(super) head: Head,
     /// The bytes of the head in etcd.
     pub(super) head_bytes: Bytes,
-    /// The entries, each with its hash. None: the position is that of the head.
+    /// The entries, each with its hash; the parts of the last one are not read. None: the position is that
+    /// of the head.
     pub(super) entries: Vec<(Entry, Hash)>,
     /// The revision of etcd at that moment. Later changes have later ones.
     pub(super) etcd_revision: i64,
@@ -64,6 +65,18 @@ impl LogPage {
         Ok(Self::of(&answer, cluster, position)?)
     }
 
+    /// Reads the page behind a position, with the parts of its entries.
+    pub(super) async fn read_whole(
+        client: &Client,
+        cluster: Uuid,
+        position: LogPosition,
+        within: Duration,
+    ) -> Result<Self, PageError> {
+        let mut page = Self::read(client, cluster, position, within).await?;
+        page.read_parts(client, within).await?;
+        Ok(page)
+    }
+
     /// The page in the answers to [`ranges`].
     pub(super) fn of(
         answer: &TxnAnswer,
@@ -77,6 +90,21 @@ impl LogPage {
         let pairs = ranges.next().unwrap_or_default();
         let entries = entries(pairs, &head, position)?;
         Ok(Self { head, head_bytes, entries, etcd_revision: answer.revision })
+    }
+
+    /// Reads the parts of its entries.
+    pub(super) async fn read_parts(
+        &mut self,
+        client: &Client,
+        within: Duration,
+    ) -> Result<(), PageError> {
+        let in_parts = self.entries.last().and_then(|(entry, _)| Some((entry.parts?, entry.seq)));
+        let Some((parts, seq)) = in_parts else { return Ok(()) };
+        let content = parts.content(client, seq, within).await?;
+        if let Some((entry, hash)) = self.entries.pop() {
+            self.entries.push((entry.with_parts(&content)?, hash));
+        }
+        Ok(())
     }
 }
 
@@ -127,6 +155,10 @@ fn entries(
         if entries.is_empty() {
             return Err(LogError::Damaged("log: an entry is missing"));
         }
+    }
+    // The parts of one entry are enough for a page.
+    if let Some(at) = entries.iter().position(|(entry, _)| entry.parts.is_some()) {
+        entries.truncate(at + 1);
     }
     Ok(entries)
 }

@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::closing::closing;
 use super::entry::Entry;
+use super::entry_parts::UnusedParts;
 use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
@@ -30,6 +31,7 @@ use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::replica_list::{EtcdNode, ReplicaList, SeenRenewal};
 use super::seen_task::{self, SeenTask, UntoldTimes};
 use super::truncation::Truncation;
+use super::turn::Turn;
 use super::{
     BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
     Settings, Waited, etcd_log, keys,
@@ -262,7 +264,7 @@ impl Replica {
     pub async fn check(&self, cluster: Uuid, position: LogPosition) -> Result<(), ReplicaError> {
         let client = Arc::clone(&self.client);
         let read = self.runtime.spawn(async move {
-            match LogPage::read(&client, cluster, position, FIRST_ANSWER).await {
+            match LogPage::read_whole(&client, cluster, position, FIRST_ANSWER).await {
                 Ok(_) => Ok(()),
                 Err(PageError::Log(error)) => Err(error.into()),
                 Err(PageError::Etcd(error)) => Err(error.into()),
@@ -348,6 +350,9 @@ impl Replica {
             metrics: Arc::clone(&self.log_metrics),
             report: self.report.clone(),
             truncation: Truncation::default(),
+            turn: Turn::default(),
+            parts_put: None,
+            unused_parts: UnusedParts::default(),
             published: Vec::new(),
         };
         let (sender, followed) = watch::channel(at);

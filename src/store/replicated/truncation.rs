@@ -8,7 +8,8 @@
 //! first marked one, which is younger.
 //!
 //! Not here: the deletion, which is a part of the transaction of a commit; see
-//! [`entries_up_to`](super::keys::entries_up_to).
+//! [`entries_up_to`](super::keys::entries_up_to). And the parts of large entries, which are deleted with
+//! them; see [`EntryParts`](super::entry_parts::EntryParts).
 
 use std::collections::VecDeque;
 

@@ -25,6 +25,8 @@ pub struct Range {
     first: String,
     end: RangeEnd,
     limit: usize,
+    /// Whether values are left out of the answer.
+    is_keys_only: bool,
 }
 
 /// Which keys behind the first one are of a range.
@@ -42,31 +44,41 @@ impl Range {
     /// One key.
     #[must_use]
     pub fn key(key: &str) -> Self {
-        Self { first: key.to_owned(), end: RangeEnd::First, limit: 0 }
+        Self::new(key.to_owned(), RangeEnd::First)
     }
 
     /// The keys that begin with a prefix.
     #[must_use]
     pub fn under(prefix: &str) -> Self {
-        Self { first: prefix.to_owned(), end: RangeEnd::Under(prefix.to_owned()), limit: 0 }
+        Self::new(prefix.to_owned(), RangeEnd::Under(prefix.to_owned()))
     }
 
     /// The keys that begin with a prefix and are greater than a key, which begins with it, too.
     #[must_use]
     pub fn behind(prefix: &str, key: &str) -> Self {
-        Self { first: format!("{key}\0"), end: RangeEnd::Under(prefix.to_owned()), limit: 0 }
+        Self::new(format!("{key}\0"), RangeEnd::Under(prefix.to_owned()))
     }
 
     /// The keys that begin with a prefix, up to a key, which begins with it, too.
     #[must_use]
     pub fn up_to(prefix: &str, key: &str) -> Self {
-        Self { first: prefix.to_owned(), end: RangeEnd::UpTo(key.to_owned()), limit: 0 }
+        Self::new(prefix.to_owned(), RangeEnd::UpTo(key.to_owned()))
     }
 
     /// At most so many keys, the first ones; zero means all. A deletion and a watch have no limit.
     #[must_use]
     pub fn limit(self, limit: usize) -> Self {
         Self { limit, ..self }
+    }
+
+    /// Without the values, which are empty in the answer.
+    #[must_use]
+    pub fn keys_only(self) -> Self {
+        Self { is_keys_only: true, ..self }
+    }
+
+    fn new(first: String, end: RangeEnd) -> Self {
+        Self { first, end, limit: 0, is_keys_only: false }
     }
 }
 
@@ -146,7 +158,8 @@ impl Keyspace {
 
     pub(super) fn range(&self, range: &Range) -> RangeRequest {
         let (key, range_end) = self.bounds(range);
-        RangeRequest { key, range_end, limit: range.limit.try_into().unwrap_or(i64::MAX) }
+        let limit = range.limit.try_into().unwrap_or(i64::MAX);
+        RangeRequest { key, range_end, limit, keys_only: range.is_keys_only }
     }
 
     pub(super) fn watch(&self, range: &Range, from: i64) -> proto::WatchRequest {
