@@ -173,7 +173,8 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     }
 }
 
-/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`.
+/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`; or 2 if a server gave no
+/// answer.
 fn replicas(command: ReplicasCommand) -> ExitCode {
     set_private_umask();
     let ended = single_threaded().map_err(anyhow::Error::from);
@@ -182,7 +183,7 @@ fn replicas(command: ReplicasCommand) -> ExitCode {
         Err(error) => {
             log::tell(&cli::failure::line(&error));
             let failure = error.downcast_ref::<StartupError>();
-            ExitCode::from(failure.map_or(74, StartupError::exit_code))
+            ExitCode::from(failure.map_or(cli::COULD_NOT_ASK, StartupError::exit_code))
         }
     }
 }
