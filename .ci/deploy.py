@@ -161,6 +161,12 @@ def charts():
         assert "<no value>" not in notes, notes
         texts = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
         manifests(name, "\n---\n".join(text for text in texts if text.strip()))
+    begun = {"replicas": {"enabled": True, "begin": False, "etcd": {"endpoints": ["etcd-0:2379"]}}}
+    for first_key in [False, True]:
+        values = begun | {"firstKey": {"enabled": first_key}}
+        with Chart.load(chart) as loaded:
+            rendered = loaded.render(values, name="scopegate", namespace="scopegate")
+        assert "kind: Job" not in "".join(rendered.values()), "a cluster begins once"
     assert lint(chart, {"replicas": {"enabled": True}})["errors"], "no etcd"
     for more_than_one in ["replicas", "replicaCount"]:
         assert lint(chart, {more_than_one: 2})["errors"], "more than one replica"

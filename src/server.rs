@@ -9,6 +9,7 @@ pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
+pub mod detachment;
 pub mod etcd_args;
 mod first_key_file;
 pub mod initialisation;

@@ -77,7 +77,7 @@ pub use self::observer::{CommitObserver, Outcome};
 pub use self::open_error::OpenError;
 pub use self::proposal::{FactWrite, Proposal};
 pub use self::receipt::Receipt;
-pub use self::restore::{RestoreError, Restored, begin_again, restore, restore_on};
+pub use self::restore::{RestoreError, Restored, begin_again, begin_alone, restore, restore_on};
 use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};

@@ -2,7 +2,8 @@
 //! replicas.
 //!
 //! These commands need no server, because they are used when none serves. Not here: `list`; see
-//! [`super::replica_list`]. And the flags and the steps of `init`; see `server::initialisation`.
+//! [`super::replica_list`]. And the flags and the steps of `init` and `detach`; see
+//! `server::initialisation` and `server::detachment`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use super::output_format::OutputFormat;
 use super::printer::{Printer, Report};
 use super::replica_list::{ListArgs, list};
 use crate::server::StartupError;
+use crate::server::detachment::{DetachArgs, detach};
 use crate::server::etcd_args::EtcdArgs;
 use crate::server::initialisation::{InitArgs, Initialised, existing, initialise};
-use crate::store::replicated::initialisation::InitError;
+use crate::store::replicated::finalisation::{Finalised, finalise};
 use crate::store::replicated::listing::{Listing, fence};
 use crate::store::replicated::member_record::MemberRecord;
 
@@ -42,6 +44,16 @@ pub enum ReplicasCommand {
     /// seconds, because it looks whether each replica renews its record. Without it the command asks a
     /// server, with the key of an operator or an auditor.
     List(ListArgs),
+    /// Complete an upgrade: raise the format of the log to the latest one that all replicas speak. From
+    /// then on earlier versions of scopegate cannot join.
+    Finalize(FinalizeArgs),
+    /// Make the store of a stopped replica that of a single server. All replicas must be stopped.
+    ///
+    /// The log is closed, so the other replicas cannot go on. The store gets a new incarnation, as a
+    /// restored one does: revisions jump, and etags and cursors are rejected. Then start the server without
+    /// --replicate. If the command is interrupted or gets no answer, run it again: it completes what it
+    /// has begun.
+    Detach(DetachArgs),
     /// End the session of a replica: it stops answering at its next renewal, and joins anew if it runs.
     Fence(FenceArgs),
 }
@@ -56,6 +68,14 @@ pub struct ShowArgs {
     /// The output format: a table for people, or JSON for programs.
     #[arg(long, value_enum, default_value_t = OutputFormat::Table, value_name = "FORMAT")]
     output: OutputFormat,
+}
+
+/// Arguments of `replicas finalize`.
+#[derive(Debug, Args)]
+pub struct FinalizeArgs {
+    /// The etcd of the cluster.
+    #[command(flatten)]
+    etcd: EtcdArgs,
 }
 
 /// Arguments of `replicas fence`.
@@ -78,6 +98,16 @@ pub async fn replicas(command: ReplicasCommand) -> anyhow::Result<()> {
         ReplicasCommand::Init(args) => init(&args).await,
         ReplicasCommand::Show(args) => show(&args),
         ReplicasCommand::List(args) => list(&args).await,
+        ReplicasCommand::Finalize(args) => finalize(&args).await,
+        ReplicasCommand::Detach(args) => {
+            let detached = detach(&args).await?;
+            print(&Report::default().line(format!(
+                "the store in `{}` belongs to no cluster: incarnation {}, revision {}",
+                args.data_dir.display(),
+                detached.incarnation,
+                detached.revision
+            )))
+        }
         ReplicasCommand::Fence(args) => fence_replica(&args).await,
     }
 }
@@ -136,11 +166,39 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     Printer::new(args.output)?.print_value(&shown, report)
 }
 
+async fn finalize(args: &FinalizeArgs) -> anyhow::Result<()> {
+    let line = match finalise(&args.etcd.client()?).await.map_err(StartupError::from)? {
+        Finalised::Raised(format) => format!("entries are written in format {format} from now on"),
+        Finalised::Already(format) => format!("format {format} already"),
+        Finalised::Old { format, replicas } => {
+            let names: Vec<_> = replicas.iter().map(|name| format!("`{name}`")).collect();
+            return Err(StartupError::Config(format!(
+                "the log has format {format}, and these replicas speak no later one: {}; upgrade them first",
+                names.join(", ")
+            ))
+            .into());
+        }
+        Finalised::NoReplica => {
+            return Err(StartupError::Config(
+                "no replica has a record, so it is not known which format they speak: start them first"
+                    .to_owned(),
+            )
+            .into());
+        }
+        Finalised::Busy => {
+            return Err(StartupError::Etcd(
+                "replicas renewed their records at each attempt: run the command again".to_owned(),
+            )
+            .into());
+        }
+    };
+    print(&Report::default().line(line))
+}
+
 async fn fence_replica(args: &FenceArgs) -> anyhow::Result<()> {
     let client = args.etcd.client()?;
     for _ in 0..ATTEMPTS {
-        let listing = Listing::read(&client, WITHIN).await;
-        let listing = listing.map_err(|error| StartupError::from(InitError::from(error)))?;
+        let listing = Listing::read(&client, WITHIN).await.map_err(StartupError::from)?;
         let named = |(record, _): &&(MemberRecord, _)| record.name.as_str() == args.name;
         let sessions: Vec<_> = listing.members.iter().filter(named).collect();
         if sessions.is_empty() {

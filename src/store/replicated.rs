@@ -12,12 +12,14 @@
 
 mod barrier;
 mod barrier_metrics;
+pub mod closing;
 pub mod cluster;
 pub mod entry;
 mod entry_draft;
 mod entry_log;
 pub mod etcd;
 mod etcd_log;
+pub mod finalisation;
 mod followed;
 mod follower;
 pub mod head;

@@ -14,12 +14,12 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::closing::closing;
 use super::entry::Entry;
 use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
 use super::head::{Head, HeadState};
-use super::initialisation::closing;
 use super::listing::{Listing, ListingError};
 use super::log_page::{LogPage, PageError};
 use super::member_record::MemberRecord;
