@@ -173,7 +173,8 @@ fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     }
 }
 
-/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`, and 1 if facts differ.
+/// Runs a command of replicas. The exit code is that of the error, by `sysexits.h`; 1 if facts differ; or 2
+/// if a server gave no answer.
 fn replicas(command: ReplicasCommand) -> ExitCode {
     set_private_umask();
     let ended = single_threaded().map_err(anyhow::Error::from);
@@ -182,7 +183,7 @@ fn replicas(command: ReplicasCommand) -> ExitCode {
         Err(error) => {
             log::tell(&cli::failure::line(&error));
             let failure = error.downcast_ref::<StartupError>();
-            let otherwise = if error.is::<FactsDiffer>() { 1 } else { 74 };
+            let otherwise = if error.is::<FactsDiffer>() { 1 } else { cli::COULD_NOT_ASK };
             ExitCode::from(failure.map_or(otherwise, StartupError::exit_code))
         }
     }
