@@ -93,8 +93,7 @@ up)
       --advertise-client-urls "http://127.0.0.1:${n}2379" \
       --listen-peer-urls "http://127.0.0.1:${n}2380" \
       --initial-advertise-peer-urls "http://127.0.0.1:${n}2380" \
-      --initial-cluster "$peers" --initial-cluster-token "scopegate-local" \
-      --auto-compaction-mode periodic --auto-compaction-retention 5m
+      --initial-cluster "$peers" --initial-cluster-token "scopegate-local"
   done
   until_ok "$SCOPEGATE" replicas init --if-none --replicate "$url"
   for n in 1 2 3; do start_replica "$n"; done

@@ -24,7 +24,10 @@ use super::log_page::{self, LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
-use super::{EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, Waited, Waiter, keys};
+use super::{
+    EntryLog, EntryOutcome, EtcdSpace, LogError, LogMetrics, LogSpace, NewEntry, Waited, Waiter,
+    keys,
+};
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
@@ -54,6 +57,7 @@ pub(super) struct EtcdLog {
     /// Where changes wait until every replica has published them.
     pub(super) barrier: BarrierHandle,
     pub(super) metrics: Arc<LogMetrics>,
+    pub(super) space: Arc<EtcdSpace>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
     /// What each session had published at the last commit.
@@ -235,6 +239,10 @@ fn refused(error: &EtcdError) -> EntryOutcome {
 impl EntryLog for EtcdLog {
     fn format(&self) -> u32 {
         self.format
+    }
+
+    fn space(&self) -> LogSpace {
+        self.space.log_space()
     }
 
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome {

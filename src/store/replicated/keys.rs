@@ -1,7 +1,8 @@
 //! Keys: the keys of a cluster in etcd, below the prefix of its URL.
 //!
-//! Not here: what the values are; see [`Head`](super::head::Head), [`Entry`](super::entry::Entry) and
-//! [`MemberRecord`](super::member_record::MemberRecord).
+//! Not here: what the values are; see [`Head`](super::head::Head), [`Entry`](super::entry::Entry),
+//! [`MemberRecord`](super::member_record::MemberRecord) and
+//! [`CompactionNote`](super::compaction::CompactionNote).
 
 use uuid::Uuid;
 
@@ -15,6 +16,9 @@ pub const LOG: &str = "log/";
 pub const PARTS: &str = "part/";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
+
+/// The note by which the history of etcd is compacted.
+pub const COMPACTED: &str = "compacted";
 
 /// The entry of this number. The keys have the order of the numbers.
 #[must_use]
