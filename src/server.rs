@@ -477,7 +477,10 @@ async fn apply_catalog(
                 Err(ApplyError::Refused(AuthorityError::Store(error)))
                     if !matches!(
                         error,
-                        StoreError::NearlyFull | StoreError::KeysOnly | StoreError::Full
+                        StoreError::NearlyFull
+                            | StoreError::KeysOnly
+                            | StoreError::Full
+                            | StoreError::LogNearlyFull
                     ) =>
                 {
                     return Err(error.into());

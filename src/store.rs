@@ -62,8 +62,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+pub use self::disk_space::DiskState;
 pub use self::error::{CommitError, StoreError};
 pub use self::fact::{Fact, FactKey, FactKind, FactRef};
 pub use self::fact_sums::{FactSums, SumOfKind};
@@ -138,6 +139,8 @@ pub struct Store {
     snapshots: ActiveBackups,
     /// What makes this process one of several, if it is.
     replica: Option<Replica>,
+    /// What the writer last found out about the disk.
+    disk: watch::Receiver<DiskState>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Locks the directory for this process. It is the last field, so it is dropped last.
     _lock: File,
@@ -205,7 +208,7 @@ impl Store {
             observer.failed();
         }
         if let Some(replica) = &self.replica
-            && let Err(error) = replica.start(self.commands.clone())
+            && let Err(error) = replica.start(self.commands.clone(), self.disk.clone())
         {
             tracing::error!(%error, "the replica cannot be started");
             self.lease.close();

@@ -93,8 +93,7 @@ up)
       --advertise-client-urls "http://127.0.0.1:${n}2379" \
       --listen-peer-urls "http://127.0.0.1:${n}2380" \
       --initial-advertise-peer-urls "http://127.0.0.1:${n}2380" \
-      --initial-cluster "$peers" --initial-cluster-token "scopegate-local" \
-      --auto-compaction-mode periodic --auto-compaction-retention 5m
+      --initial-cluster "$peers" --initial-cluster-token "scopegate-local"
   done
   # Only once in this directory: an etcd that has lost its data is not an empty cluster.
   until_ok "$SCOPEGATE" replicas init --once "$dir/begun" --replicate "$url"

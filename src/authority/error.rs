@@ -131,11 +131,6 @@ pub enum AuthorityError {
     /// The dry run of an import exceeds the limit of new companies.
     #[error("a dry run has a limit of {0} new companies: split the import")]
     DryRunTooLarge(usize),
-    /// A replica takes no imports.
-    #[error(
-        "a replica takes no import: import into a server without --replicate, and begin the cluster with its store by `scopegate replicas init --data-dir`"
-    )]
-    ImportOnReplica,
     /// The issuer of the token has no usable keys now (T4). An answer would say what is not known.
     #[error("there are no usable keys of the access token's issuer now: call again later")]
     TokenUnverifiable,

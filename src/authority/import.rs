@@ -15,6 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use super::error::AuthorityError;
 use super::import_difference::{self, ImportDifference, LISTED};
@@ -38,6 +39,10 @@ const WINDOW: usize = 512;
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
 /// How long to wait when the queue is full of other changes.
 const RETRY_DELAY: Duration = Duration::from_millis(2);
+/// How long an import waits for space in the log of the replicas. Its caller can run it again.
+const SPACE_TIMEOUT: Duration = Duration::from_mins(2);
+/// How often it looks whether there is space.
+const SPACE_INTERVAL: Duration = Duration::from_millis(100);
 /// The most new companies that a dry run holds in memory, since it does not create them.
 const MAX_DRY_RUN_COMPANIES: usize = 100_000;
 
@@ -62,6 +67,8 @@ pub struct Import<'a, P> {
     options: WriteOptions,
     window: usize,
     in_flight: VecDeque<InFlightImport<'a, P>>,
+    /// The last item that was added.
+    last: Option<P>,
     /// How many of the items in flight are companies.
     companies: usize,
     summary: ImportSummary,
@@ -82,19 +89,7 @@ struct InFlightImport<'a, P> {
 }
 
 impl<'s> Session<'s> {
-    /// Rejects an import at a replica. An import commits many changes at once, and no replica waits for
-    /// the others between them.
-    ///
-    /// # Errors
-    /// This process is one of several replicas.
-    pub fn may_import(&self) -> Result<(), AuthorityError> {
-        match self.authority.replica() {
-            Some(_) => Err(AuthorityError::ImportOnReplica),
-            None => Ok(()),
-        }
-    }
-
-    /// Begins an import. Call [`Self::may_import`] before. Of the options, only the reason, `on_behalf_of` and the dry run apply.
+    /// Begins an import. Of the options, only the reason, `on_behalf_of` and the dry run apply.
     #[must_use]
     pub fn import<P>(&self, options: WriteOptions) -> Import<'_, P> {
         let summary =
@@ -107,6 +102,7 @@ impl<'s> Session<'s> {
             options,
             window,
             in_flight,
+            last: None,
             companies,
             summary,
             differences,
@@ -129,6 +125,22 @@ impl<P: Copy> Import<'_, P> {
         std::mem::take(&mut self.differences)
     }
 
+    /// Waits while the log of the replicas has no space for imports.
+    ///
+    /// # Errors
+    /// It has none for a long time.
+    pub async fn wait_for_space(&self) -> Result<(), AuthorityError> {
+        let store = self.session.authority.facts.store();
+        let deadline = Instant::now() + SPACE_TIMEOUT;
+        while !self.options.validate_only && store.imports_wait() {
+            if Instant::now() >= deadline {
+                return Err(StoreError::LogNearlyFull.into());
+            }
+            tokio::time::sleep(SPACE_INTERVAL).await;
+        }
+        Ok(())
+    }
+
     /// Queues the creation of an item, unless it exists. Returns before the commit.
     ///
     /// # Errors
@@ -138,6 +150,7 @@ impl<P: Copy> Import<'_, P> {
         if self.options.validate_only {
             return self.dry_run(position, &new).await.map_err(|error| (position, error));
         }
+        self.last = Some(position);
         while self.in_flight.len() >= self.window || self.waits_for_company_of(&new) {
             self.await_oldest().await?;
         }
@@ -157,7 +170,7 @@ impl<P: Copy> Import<'_, P> {
                 Ok(proposal) => self.session.authority.queue(proposal),
                 Err(error) => {
                     // Earlier items come first, with their own errors.
-                    self.settle().await?;
+                    self.drain().await?;
                     return Err((position, error));
                 }
             };
@@ -178,18 +191,29 @@ impl<P: Copy> Import<'_, P> {
                     }
                 }
                 Err(error) => {
-                    self.settle().await?;
+                    self.drain().await?;
                     return Err((position, error.into()));
                 }
             }
         }
     }
 
-    /// Waits until every added item is durable.
+    /// Waits until every added item is durable, and until every replica shows the items that existed
+    /// before and the facts by which an item was rejected.
     ///
     /// # Errors
-    /// An item cannot be created: its position, and the reason. Then nothing is in flight.
+    /// An item cannot be created, or not every replica has confirmed it: its position, and the reason. Then
+    /// nothing is in flight.
     pub async fn settle(&mut self) -> Result<(), (P, AuthorityError)> {
+        self.drain().await?;
+        match self.last.take() {
+            Some(last) => self.session.everywhere().await.map_err(|error| (last, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until no item is in flight.
+    async fn drain(&mut self) -> Result<(), (P, AuthorityError)> {
         while !self.in_flight.is_empty() {
             self.await_oldest().await?;
         }
@@ -213,7 +237,14 @@ impl<P: Copy> Import<'_, P> {
                 Ok(())
             }
             // The item exists, or another precondition failed: read the facts again.
-            Ok(None) => self.create(position, &new).await,
+            Ok(None) => match self.session.import_difference(&new).await {
+                Ok(Some(fields)) => {
+                    self.skip(position, new, fields);
+                    Ok(())
+                }
+                Ok(None) => self.create(position, &new).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error.into()),
         };
         let Err(error) = settled else { return Ok(()) };
@@ -275,7 +306,7 @@ impl<P: Copy> Import<'_, P> {
                 Ok(revision) => self.count(new, revision),
                 Err(AuthorityError::CompanyExists(_) | AuthorityError::CredentialExists(..)) => {
                     let fields = session.import_difference(new).await?;
-                    self.skip(position, new, fields);
+                    self.skip(position, new.clone(), fields.unwrap_or_default());
                 }
                 Err(AuthorityError::Store(StoreError::Busy)) => {
                     tokio::time::sleep(RETRY_DELAY).await;
@@ -298,7 +329,7 @@ impl<P: Copy> Import<'_, P> {
                 let fields = self.planned.get(&company.id).map_or_else(Vec::new, |planned| {
                     import_difference::of_company(planned, &wanted, &view.catalog)
                 });
-                self.skip(position, new, fields);
+                self.skip(position, new.clone(), fields);
                 return Ok(());
             }
             ImportItem::Company(company) => {
@@ -357,14 +388,14 @@ impl<P: Copy> Import<'_, P> {
     }
 
     /// Counts an existing item, and records its differences from the import.
-    fn skip(&mut self, position: P, new: &ImportItem, fields: Vec<&'static str>) {
+    fn skip(&mut self, position: P, new: ImportItem, fields: Vec<&'static str>) {
         self.summary.skipped += 1;
         if fields.is_empty() {
             return;
         }
         self.summary.differing += 1;
         if self.differences.len() < LISTED {
-            self.differences.push(ImportDifference { place: position, new: new.clone(), fields });
+            self.differences.push(ImportDifference { place: position, new, fields });
         }
     }
 

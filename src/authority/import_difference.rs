@@ -30,33 +30,33 @@ pub struct ImportDifference<P> {
 }
 
 impl Session<'_> {
-    /// The fields in which the existing item differs from this one; none if it was deleted meanwhile.
+    /// The fields in which the existing item differs from this one. None: it does not exist.
     pub(super) async fn import_difference(
         &self,
         new: &ImportItem,
-    ) -> Result<Vec<&'static str>, AuthorityError> {
+    ) -> Result<Option<Vec<&'static str>>, AuthorityError> {
         let read = async |mut reader: Reader<'_>| {
             let catalog = reader.catalog();
             match new {
                 ImportItem::Company(new) => {
                     let Some(found) = reader.find::<Company>(&new.id).await? else {
-                        return Ok(vec![]);
+                        return Ok(None);
                     };
                     let wanted = new.edit(&catalog, reader.now())?.after;
-                    Ok(of_company(&found, &wanted, &catalog))
+                    Ok(Some(of_company(&found, &wanted, &catalog)))
                 }
                 ImportItem::Credential(new) => {
                     let Some(company) = reader.find::<Company>(&new.company).await? else {
-                        return Ok(vec![]);
+                        return Ok(None);
                     };
                     let Some(found) =
                         reader.find::<Credential>((&company.created_at, &new.id)).await?
                     else {
-                        return Ok(vec![]);
+                        return Ok(None);
                     };
                     let (catalog, now) = (&catalog, reader.now());
                     let context = GrantContext { catalog, company: &company, now };
-                    Ok(of_credential(&found, new, context)?)
+                    Ok(Some(of_credential(&found, new, context)?))
                 }
             }
         };

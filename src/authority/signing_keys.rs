@@ -96,9 +96,10 @@ impl KeyChange {
     /// The same deletion without a successor, if a deletion failed because the disk has no space for one.
     fn without_successor(self, error: &AuthorityError) -> Option<Self> {
         use AuthorityError::{KeyFileNotWritten, Store};
+        use StoreError::{LogNearlyFull, NearlyFull};
 
         match (self, error) {
-            (Self::Delete(id), KeyFileNotWritten | Store(StoreError::NearlyFull)) => {
+            (Self::Delete(id), KeyFileNotWritten | Store(NearlyFull | LogNearlyFull)) => {
                 Some(Self::DeleteAlone(id))
             }
             _ => None,

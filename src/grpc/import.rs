@@ -42,7 +42,6 @@ pub(super) async fn import(
     mut messages: Streaming<ImportCredentialsRequest>,
     mut closing: watch::Receiver<bool>,
 ) -> Result<ImportCredentialsResponse, Status> {
-    session.may_import()?;
     let mut message = messages.message().await?.unwrap_or_default();
     let options = parse::import_options(&message)?;
     let mut import = session.import(options.clone());
@@ -50,7 +49,16 @@ pub(super) async fn import(
     loop {
         let added = match parse::import_message(&message, &options) {
             Ok(()) if !session.is_current() => Err((position, ImportErrorCause::CallerRevoked)),
-            Ok(()) => add(&mut import, position.message, message).await,
+            Ok(()) => {
+                let space = tokio::select! {
+                    space = import.wait_for_space() => space.map_err(ImportErrorCause::Rejected),
+                    _ = closing.wait_for(|closing| *closing) => Err(ImportErrorCause::ShuttingDown),
+                };
+                match space {
+                    Ok(()) => add(&mut import, position.message, message).await,
+                    Err(cause) => Err((position, cause)),
+                }
+            }
             Err(invalid) => Err((position, ImportErrorCause::Invalid(invalid))),
         };
         if let Err((position, cause)) = added {

@@ -11,6 +11,7 @@ use super::batch_builder::BatchBuilder;
 use super::decided_change::{DecidedChange, DecidedWrite};
 use super::disk_space::{ChangeEffect, Space, SpaceError};
 use super::engine::{Engine, EngineError};
+use super::replicated::LogSpace;
 use super::usage::SharedUsage;
 use super::{CommitError, Fact, FactKey, Outcome, Proposal, StoreError, key, record};
 use crate::policy::keyring::Keyring;
@@ -22,10 +23,11 @@ pub(super) struct ReadView<'a> {
     /// The keyring as it was last committed.
     pub(super) keyring: Option<&'a Keyring>,
     pub(super) space: Space,
+    pub(super) log_space: LogSpace,
 }
 
 impl ReadView<'_> {
-    /// The next change of the batch, if the disk has space for it, its preconditions hold and its
+    /// The next change of the batch, if the disk and the log have space for it, its preconditions hold and its
     /// company is within its quotas.
     pub(super) fn decide(
         &self,
@@ -33,6 +35,12 @@ impl ReadView<'_> {
         proposal: Proposal,
     ) -> Result<DecidedChange, CommitError> {
         match self.space.admits(builder.bytes, || ChangeEffect::of(&proposal)) {
+            Ok(())
+                if self.log_space == LogSpace::OnlyNarrowing
+                    && ChangeEffect::of(&proposal) == ChangeEffect::Widens =>
+            {
+                Err(StoreError::LogNearlyFull.into())
+            }
             Ok(()) => self.checked(builder, proposal),
             Err(SpaceError::NearlyFull) => Err(StoreError::NearlyFull.into()),
             Err(SpaceError::KeysOnly) => Err(StoreError::KeysOnly.into()),

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::FallocateFlags;
+use tokio::sync::watch;
 
 use super::{Proposal, StoreMetrics};
 
@@ -40,6 +41,13 @@ const LEFT_FOR_OTHERS: u64 = 4 << 20;
 const MIN_REFILL: u64 = 1 << 20;
 /// Below this many free bytes there is no garbage collection.
 pub(super) const GC_MINIMUM: u64 = LOW_SPACE / 2;
+/// With fewer free bytes, the reserve included, a replica ends its session and applies no entry of the
+/// replicas' log: a failed write would end the process.
+const REPLICA_MINIMUM: u64 = KEYS_ONLY;
+/// With so many it joins again.
+const REPLICA_AGAIN: u64 = 2 * REPLICA_MINIMUM;
+/// What [`DiskState`] tells of the free bytes is a multiple of this.
+const TOLD: u64 = 1 << 20;
 /// How many bytes the log may grow per stored byte: sled rewrites a page for a few of its values.
 const GROWTH: u64 = 4;
 
@@ -55,6 +63,28 @@ pub(super) struct DiskSpace {
     low: bool,
     /// Whether the log already says that there is no reserve.
     warned: bool,
+    /// The bytes that could be written at the last measurement, the reserve included.
+    remaining: u64,
+    state: watch::Sender<DiskState>,
+}
+
+/// What the last measurement found, for the replica that the process is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskState {
+    /// The free bytes, rounded down to MiB; none if the file system does not tell.
+    pub free_bytes: Option<u64>,
+    /// Whether a replica must not answer calls, because it may not be able to apply the next entry.
+    pub is_exhausted: bool,
+}
+
+impl DiskState {
+    /// The state after a measurement.
+    fn next(self, space: Space) -> Self {
+        let remaining = space.free.saturating_add(space.reserve);
+        let limit = if self.is_exhausted { REPLICA_AGAIN } else { REPLICA_MINIMUM };
+        let free_bytes = (space.free < u64::MAX).then_some(space.free / TOLD * TOLD);
+        Self { free_bytes, is_exhausted: remaining < limit }
+    }
 }
 
 /// The bytes that can be written.
@@ -136,12 +166,37 @@ impl DiskSpace {
     pub(super) fn open(dir: &Path, log: &str, metrics: Arc<StoreMetrics>) -> io::Result<Self> {
         let log = File::options().write(true).open(dir.join(log))?;
         let (for_all, low, warned) = (false, false, false);
-        Ok(Self { dir: File::open(dir)?, log, metrics, for_all, low, warned })
+        let (dir, state) = (File::open(dir)?, watch::Sender::default());
+        Ok(Self { dir, log, metrics, for_all, low, warned, remaining: u64::MAX, state })
     }
 
     /// Lets every change use the reserve.
     pub(super) fn use_the_reserve(&mut self) {
         self.for_all = true;
+    }
+
+    /// What each measurement finds.
+    pub(super) fn state(&self) -> watch::Receiver<DiskState> {
+        self.state.subscribe()
+    }
+
+    /// Whether a replica must apply no entry, by the last measurement.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.state.borrow().is_exhausted
+    }
+
+    /// Whether a replica may apply entries of so many bytes, by the last measurement. If not, the disk is
+    /// exhausted.
+    pub(super) fn admits_entries(&self, bytes: impl FnOnce() -> u64) -> bool {
+        if self.low {
+            let needed = HARD_MINIMUM.saturating_add(bytes().saturating_mul(GROWTH));
+            self.state.send_if_modified(|state| {
+                let is_new = !state.is_exhausted && self.remaining < needed;
+                state.is_exhausted |= is_new;
+                is_new
+            });
+        }
+        !self.is_exhausted()
     }
 
     /// Measures the space, and refills the reserve if possible.
@@ -167,7 +222,13 @@ impl DiskSpace {
                 tracing::info!(left = free, "the disk has space again: all changes are accepted");
             }
         }
-        Space { free, reserve, for_all: self.for_all }
+        let space = Space { free, reserve, for_all: self.for_all };
+        self.remaining = free.saturating_add(reserve);
+        self.state.send_if_modified(|state| {
+            let next = state.next(space);
+            std::mem::replace(state, next) != next
+        });
+        space
     }
 
     /// Allocates this many bytes after the end of the log.
@@ -264,5 +325,25 @@ mod tests {
         }
         assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
         assert_eq!(admits(4, 3, DeletesKeys, false), Err(SpaceError::Full));
+    }
+
+    #[test]
+    fn replica_joins_again_only_with_twice_the_space() {
+        let mut state = DiskState::default();
+        for (free, reserve, expected) in [
+            (0, 32, false),
+            (0, 16, false),
+            (10, 5, true),
+            (10, 21, true),
+            (0, 32, false),
+            (31, 0, false),
+        ] {
+            state =
+                state.next(Space { free: free * MIB + 1, reserve: reserve * MIB, for_all: true });
+            let expected = DiskState { free_bytes: Some(free * MIB), is_exhausted: expected };
+            assert_eq!(state, expected);
+        }
+        let unknown = state.next(Space { free: u64::MAX, reserve: 0, for_all: false });
+        assert_eq!(unknown, DiskState::default());
     }
 }

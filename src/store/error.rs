@@ -33,6 +33,14 @@ pub enum StoreError {
     /// The disk has too little space for any change. Reads work.
     #[error("the disk is full: no change is accepted until space is freed")]
     Full,
+    /// The database of etcd, which has the log of the replicas, has too little space for an import or for a
+    /// change that grants anything.
+    #[error(
+        "the database of etcd is nearly full: until it has space again, only changes that remove access are \
+         accepted (revoke, restrict, disable, delete), and imports wait; compact its history, or raise its \
+         quota and `quota` in --replicate"
+    )]
+    LogNearlyFull,
     /// The company has reached a quota.
     #[error("`{name}` {0}", name = .0.bound.name())]
     AtBound(Reached),

@@ -274,6 +274,7 @@ impl Store {
         let mut disk_space = DiskSpace::open(dir, log, Arc::clone(&metrics))?;
         // Measure the space at the start, not only from the first change on.
         disk_space.measure();
+        let disk = disk_space.state();
         let durable_time = Arc::new(AtomicI64::new(time.as_millisecond()));
         let state = AppliedState {
             engine: Arc::clone(&engine),
@@ -312,6 +313,7 @@ impl Store {
             backups: ActiveBackups::default(),
             snapshots: ActiveBackups::default(),
             replica: None,
+            disk,
             thread: Mutex::new(Some(thread)),
             _lock: lock,
         })

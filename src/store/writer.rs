@@ -34,7 +34,8 @@ use super::group_commit::GroupCommit;
 use super::open::number;
 use super::replicated::entry::Entry;
 use super::replicated::{
-    Cluster, EntryDraft, EntryOutcome, FORMAT, Followed, LogError, LogPosition, LogWriter, cluster,
+    Cluster, EntryDraft, EntryOutcome, FORMAT, Followed, LogError, LogPosition, LogSpace,
+    LogWriter, cluster,
 };
 use super::{
     CommitError, CommitObserver, FactKey, Minute, Outcome, Proposal, Receipt, StoreError, key,
@@ -206,6 +207,12 @@ impl Writer {
         }
         let mut batch = self.sort(commands, space);
         let mut proposals = std::mem::take(&mut batch.proposals);
+        if self.log.is_some() && self.disk_space.is_exhausted() {
+            // The session ends, so no call of this replica is answered.
+            for (_, reply) in proposals.drain(..) {
+                reply.send(Err(CommitError::Store(StoreError::CutOff))).ok();
+            }
+        }
         if space.is_low() {
             // The same holds for those from earlier batches.
             self.seen.clear();
@@ -339,6 +346,7 @@ impl Writer {
             usage: &self.state.usage,
             keyring: self.state.keyring.as_deref(),
             space,
+            log_space: self.log.as_ref().map_or(LogSpace::Ample, |log| log.space()),
         };
         let mut all = Vec::with_capacity(proposals.len());
         let mut proposals = proposals.drain(..);
@@ -488,7 +496,14 @@ impl Writer {
         }
         batch.ended_feeds.iter().for_each(|feed| self.state.feeds.end(feed, end));
         for (entries, reply) in batch.followed {
-            reply.send(self.follow(entries, observer)?).ok();
+            let bytes = || entries.iter().map(|(entry, _)| entry.encode().len() as u64).sum();
+            let followed = match self.disk_space.admits_entries(bytes) {
+                true => self.follow(entries, observer)?,
+                // No change waits for a replica whose session has ended. It applies them when there is
+                // space again.
+                false => Err(StoreError::Full.into()),
+            };
+            reply.send(followed).ok();
         }
         Ok(())
     }

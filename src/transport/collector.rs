@@ -356,6 +356,10 @@ fn encode_replica(
     out.gauge("replica_published_revision", help, None, authority.published().0)?;
     let help = "Bytes of the entries of the log in etcd";
     out.gauge("replica_log", help, Some(&Unit::Bytes), log.bytes.read())?;
+    let (space, bytes) = (replica.etcd_space(), Some(&Unit::Bytes));
+    let help = "Bytes in use of the database of etcd, at the fullest node that answered";
+    out.gauge("replica_etcd_used", help, bytes, space.used.read())?;
+    out.gauge("replica_etcd_quota", "Quota of the database of etcd", bytes, space.quota())?;
     let help = "Duration of a beat, by which the replica renews its lease";
     out.histogram("replica_beat", help, &snapshot(&sessions.beats))?;
     let help = "Duration of a commit of own changes to the log in etcd";

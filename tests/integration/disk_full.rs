@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness;
+use crate::harness::cluster::{Cluster, until};
 use crate::harness::{Client, Server, owned, refused};
 use scopegate::proto::*;
 use scopegate::store::Store;
@@ -551,4 +552,56 @@ fn a_disk_that_cannot_be_written_is_one_sentence_and_74() {
         assert!(!said.contains("damaged"), "{name}: {said}");
         assert!(!said.contains("panicked"), "{name}: {said}");
     }
+}
+
+/// Takes the reserve of a server that does not run now, and every other byte of its disk.
+fn exhaust(disk: &Path) {
+    let log = File::options().write(true).open(disk.join("store/db")).expect("opened");
+    let length = log.metadata().expect("a length").len();
+    log.set_len(length).expect("the blocks behind its end are free");
+    let ballast = File::options().create(true).append(true).open(disk.join("ballast"));
+    let full = ballast.expect("opened").write_all(&vec![1; 128 << 20]);
+    full.expect_err("the disk is full");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_disk_space_answers_nothing_and_holds_nobody_up() {
+    let Some(disk) = Disk::of(128) else { return };
+    let lease = Duration::from_secs(3);
+    let Some(mut cluster) = Cluster::start(1, &[], 1, lease).await else { return };
+    let full = cluster.add();
+    let store = disk.path.join("store");
+    fs::create_dir(&store).expect("made");
+    cluster.replicas[full].dir = store;
+    cluster.launch(full);
+    cluster.until_serving(full).await;
+    let (first, second) = (cluster.client(0), cluster.client(full));
+    first.create_company("acme", None).await;
+    first.create_credential("acme", "hr", &["a", "b"]).await;
+    // With only the reserve it grants nothing by itself, and applies what others grant.
+    fill(&disk.path, 0);
+    let request = CreateCredentialRequest {
+        company_id: "acme".to_owned(),
+        credential_id: "late".to_owned(),
+        ..Default::default()
+    };
+    no_space(second.directory.clone().create_credential(request).await);
+    first.create_credential("acme", "new", &["a"]).await;
+    assert_eq!(second.reason("acme", "new", &["a"]).await, Reason::Allowed);
+    // Without the reserve it ends its session, and no change waits for it.
+    let server = cluster.replicas[full].server();
+    server.pause();
+    exhaust(&disk.path);
+    server.signal("CONT");
+    let is_cut_off = async || {
+        let answer = second.ask(harness::scopes_of("acme", "hr", &["b"])).await;
+        answer.is_err_and(|status| status.code() == Code::Unavailable)
+    };
+    until("the end of its session", is_cut_off).await;
+    first.restrict("acme", &["b"]).await;
+    assert!(is_cut_off().await);
+    assert!(cluster.replicas[full].server().is_running());
+    fs::remove_file(disk.path.join("ballast")).expect("removed");
+    cluster.until_serving(full).await;
+    assert_eq!(second.reason("acme", "hr", &["b"]).await, Reason::ScopeNotInCompany);
 }

@@ -63,6 +63,7 @@ mod power_loss;
 mod redb_engine;
 mod replay;
 mod replica_changes;
+mod replica_imports;
 mod replicas;
 mod replicas_cli;
 mod replication;

@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 use scopegate::metrics::{HistogramSnapshot, machine_time};
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
-use scopegate::store::boot_clock;
 use scopegate::store::lease::Lease;
 use scopegate::store::replicated::etcd::{self, Client, Operation, Range, Txn};
 use scopegate::store::replicated::head::{Head, HeadState};
@@ -17,6 +16,7 @@ use scopegate::store::replicated::membership::{
     Membership, MembershipMetrics, MembershipState, Setup,
 };
 use scopegate::store::replicated::{Followed, LogPosition, ReplicaReport, Settings, keys};
+use scopegate::store::{DiskState, boot_clock};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -93,6 +93,7 @@ impl Replica {
             followed: followed_receiver,
             lost: lost_receiver,
             report: watch::channel(ReplicaReport::default()).1,
+            disk: watch::channel(DiskState::default()).1,
             clock: Box::new(clock),
             metrics: Arc::clone(&metrics),
         });

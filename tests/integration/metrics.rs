@@ -128,6 +128,7 @@ async fn replicas_measure_their_lease_the_log_and_each_other() {
         ("barrier_given_up_total", 0.0),
         ("barrier_waits_total{for=\"b\"}", 2.0),
         ("sessions_total", 1.0),
+        ("etcd_quota_bytes", 2_147_483_648.0),
         ("snapshots_total{way=\"given\"}", 0.0),
         ("etcd_errors_total{kind=\"no_space\"}", 0.0),
     ] {

@@ -10,7 +10,7 @@ use tonic::{Code, Response, Status};
 
 use crate::harness::etcd::Etcd;
 use crate::harness::proxy::Proxy;
-use crate::harness::{Client, Server, bootstrap, refused, scopegate};
+use crate::harness::{Client, Server, bootstrap, scopegate};
 
 const NAMES: [&str; 2] = ["r1", "r2"];
 
@@ -123,6 +123,17 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
     let later = tokio::spawn(async move { create(&of_later, "umbrella", "").await });
     while company(&first, "umbrella").await.is_err() {}
     assert!(!change.is_finished() && !later.is_finished());
+    // An import that finds what it would create tells that it is there.
+    let of_import = (first.clone(), second.clone());
+    let import = tokio::spawn(async move {
+        let (first, second) = of_import;
+        let company = ImportedCompany { company_id: "acme".to_owned(), ..Default::default() };
+        let message = ImportCredentialsRequest { companies: vec![company], ..Default::default() };
+        let answer =
+            first.directory.clone().import_credentials(tokio_stream::iter([message])).await;
+        assert_shown(&second, "acme").await;
+        answer
+    });
     // A dry run waits for nothing.
     let dry_run = CreateCompanyRequest { validate_only: true, ..creation("acme", "") };
     let dry_run = first.directory.clone().create_company(dry_run).await;
@@ -142,6 +153,8 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
     assert_eq!((refusal.code(), waited(refusal.metadata()).0), (Code::AlreadyExists, Some("r1")));
     let later = later.await.expect("no panic").expect("created");
     assert_eq!(waited(later.metadata()), for_second);
+    let import = import.await.expect("no panic").expect("imported");
+    assert_eq!(import.get_ref().skipped_count, 1);
     // Everybody shows it now, so nobody is waited for.
     let again = create(&first, "acme", REQUEST).await.expect("created");
     assert_eq!(waited(again.metadata()), (Some("r1"), None));
@@ -215,22 +228,6 @@ async fn command_line_changes_at_the_first_try_when_a_replica_was_killed() {
     assert!(company(&first, "acme").await.is_ok());
     let later = create(&first, "globex", "").await.expect("created");
     assert_eq!(waited(later.metadata()), (Some("r1"), None));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn import_is_refused_before_it_is_read() {
-    let Some(cluster) = Cluster::start().await else { return };
-    let [first, _] = cluster.clients().await;
-    // The stream of messages never begins.
-    let messages = tokio_stream::pending::<ImportCredentialsRequest>();
-    let (code, details) = refused(first.directory.clone().import_credentials(messages).await);
-    let reason = &details.error_info().expect("an ErrorInfo").reason;
-    assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "REPLICATED"));
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/import.jsonl");
-    let mut command = cluster.command(&["import", "--endpoint", &cluster.first.address]);
-    let ended = command.arg(file).output().expect("it runs");
-    let error = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success() && error.contains("a replica takes no import"), "{error}");
 }
 
 /// Runs `keys bootstrap` in the directory of a replica.

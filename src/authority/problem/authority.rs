@@ -110,7 +110,6 @@ impl From<AuthorityError> for Problem {
                 "companies",
                 format!("a dry run can create at most {limit} companies: split the import"),
             ),
-            E::ImportOnReplica => Self::new(Code::FailedPrecondition, "REPLICATED", message),
             E::TokenUnverifiable => {
                 Self::new(Code::Unavailable, "TOKEN_UNVERIFIABLE", message).retry()
             }
@@ -143,6 +142,12 @@ impl From<AuthorityError> for Problem {
                 let why = "has too little free space";
                 Self::new(Code::ResourceExhausted, "DISK_FULL", message)
                     .with_violations(Detail::Quotas, [Violation::new("disk", why)])
+                    .retry()
+            }
+            E::Store(StoreError::LogNearlyFull) => {
+                let why = "its database has too little free space";
+                Self::new(Code::ResourceExhausted, "ETCD_FULL", message)
+                    .with_violations(Detail::Quotas, [Violation::new("etcd", why)])
                     .retry()
             }
             E::Store(StoreError::Compacted(oldest)) => {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::entry::{Entry, MAX_BYTES};
-use super::{FORMAT, Followed, LogError, NewEntry};
+use super::{FORMAT, Followed, LogError, LogSpace, NewEntry};
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandReply;
 use crate::store::{Receipt, StoreError};
@@ -29,6 +29,9 @@ pub(in crate::store) enum EntryOutcome {
 pub(in crate::store) trait EntryLog: Send {
     /// The format in which entries are written.
     fn format(&self) -> u32;
+
+    /// The changes for which the log has space.
+    fn space(&self) -> LogSpace;
 
     /// Commits an entry directly behind the one before it. It returns when the outcome is known. Until
     /// then it calls `meanwhile` now and then, and gives up when that is false.
@@ -53,6 +56,10 @@ pub(in crate::store) trait EntryLog: Send {
 impl EntryLog for mpsc::Sender<Vec<u8>> {
     fn format(&self) -> u32 {
         FORMAT
+    }
+
+    fn space(&self) -> LogSpace {
+        LogSpace::Ample
     }
 
     fn commit(&mut self, entry: &NewEntry, _: &mut dyn FnMut() -> bool) -> EntryOutcome {

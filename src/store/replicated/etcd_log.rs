@@ -31,7 +31,8 @@ use super::members_task::BarrierHandle;
 use super::truncation::{LogMark, Truncation};
 use super::turn::Turn;
 use super::{
-    EntryLog, EntryOutcome, LogError, LogMetrics, NewEntry, ReplicaReport, Waited, Waiter, keys,
+    EntryLog, EntryOutcome, EtcdSpace, LogError, LogMetrics, LogSpace, NewEntry, ReplicaReport,
+    Waited, Waiter, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
@@ -66,6 +67,7 @@ pub(super) struct EtcdLog {
     pub(super) metrics: Arc<LogMetrics>,
     /// What the record of this replica tells.
     pub(super) report: watch::Sender<ReplicaReport>,
+    pub(super) space: Arc<EtcdSpace>,
     /// The entries that this writer has committed, by which the log is truncated.
     pub(super) truncation: Truncation,
     /// Whose turn it is to commit.
@@ -332,6 +334,10 @@ fn refused(error: &EtcdError) -> EntryOutcome {
 impl EntryLog for EtcdLog {
     fn format(&self) -> u32 {
         self.format
+    }
+
+    fn space(&self) -> LogSpace {
+        self.space.log_space()
     }
 
     fn commit(&mut self, entry: &NewEntry, meanwhile: &mut dyn FnMut() -> bool) -> EntryOutcome {

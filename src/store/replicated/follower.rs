@@ -20,6 +20,8 @@ use crate::store::command_queue::CommandQueue;
 const ANSWER: Duration = Duration::from_secs(1);
 /// The pause before etcd is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
+/// The pause before the writer is asked again whether the disk has space.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 /// How often the head is read while nothing wakes the follower.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -96,6 +98,10 @@ impl Follower {
             Err(_) => return Ok(false),
         };
         match applied {
+            Ok(Err(LogError::Store(StoreError::Full))) => {
+                tokio::time::sleep(DISK_PAUSE).await;
+                Ok(true)
+            }
             // The own writer has applied the first of them meanwhile.
             Ok(Ok(_) | Err(LogError::Sequence { .. })) => Ok(true),
             Ok(Err(error)) => Err(error),

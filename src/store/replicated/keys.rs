@@ -1,7 +1,8 @@
 //! Keys: the keys of a cluster in etcd, below the prefix of its URL.
 //!
-//! Not here: what the values are; see [`Head`](super::head::Head), [`Entry`](super::entry::Entry) and
-//! [`MemberRecord`](super::member_record::MemberRecord).
+//! Not here: what the values are; see [`Head`](super::head::Head), [`Entry`](super::entry::Entry),
+//! [`MemberRecord`](super::member_record::MemberRecord) and
+//! [`CompactionNote`](super::compaction::CompactionNote).
 
 use blake3::Hash;
 use uuid::Uuid;
@@ -41,7 +42,7 @@ pub fn piece_of_seen(key: &str) -> Option<(&str, u64)> {
     Some((name, u64::from_str_radix(piece, 16).ok()?))
 }
 
-/// What was noted for the compaction of etcd's history.
+/// The note by which the history of etcd is compacted.
 pub const COMPACTED: &str = "compacted";
 
 /// The entry of this number. The keys have the order of the numbers.

@@ -35,7 +35,7 @@ use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
 use super::{Followed, ReplicaReport, Settings};
 use crate::store::lease::Lease;
-use crate::store::{Incarnation, boot_clock};
+use crate::store::{DiskState, Incarnation, boot_clock};
 use member::{Event, Member, Parts};
 use refusal::OwnLog;
 
@@ -66,6 +66,8 @@ pub struct Setup {
     pub lost: watch::Receiver<Option<Uuid>>,
     /// What the replica tells about itself. Each renewal has the present value.
     pub report: watch::Receiver<ReplicaReport>,
+    /// Whether the disk has space for the next entries. The replica answers no call while it has none.
+    pub disk: watch::Receiver<DiskState>,
     /// The time of the replica's clock.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
     /// The metrics to update.
@@ -106,7 +108,7 @@ impl Membership {
     /// A TLS file cannot be used, or the thread cannot be started: a sentence.
     pub fn start(setup: Setup) -> Result<Self, String> {
         let Setup { settings, version, cluster, incarnation, lease, .. } = setup;
-        let Setup { mut followed, lost, report, clock, metrics, .. } = setup;
+        let Setup { mut followed, lost, report, disk, clock, metrics, .. } = setup;
         let client = Client::new(settings.etcd.clone())?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -115,13 +117,15 @@ impl Membership {
         let log = OwnLog { cluster, incarnation };
         let own_lease = Arc::clone(&lease);
         let now = Box::new(boot_clock::now);
-        let parts = Parts { settings, version, log, lease, now, clock, report, metrics };
+        let of_member = disk.clone();
+        let parts =
+            Parts { settings, version, log, lease, now, clock, report, disk: of_member, metrics };
         let member = Member::new(parts, *followed.borrow_and_update());
         let (state, state_receiver) = watch::channel(member.state().clone());
         let (stop, stopped) = oneshot::channel();
         let (ends, ended) = mpsc::channel();
         let run = move || {
-            let inputs = Inputs { followed, lost, stopped };
+            let inputs = Inputs { followed, lost, disk, stopped };
             run(&runtime, &client, member, inputs, &state);
             drop(ends);
         };
@@ -152,6 +156,7 @@ impl Membership {
 struct Inputs {
     followed: watch::Receiver<Followed>,
     lost: watch::Receiver<Option<Uuid>>,
+    disk: watch::Receiver<DiskState>,
     stopped: oneshot::Receiver<()>,
 }
 
@@ -162,7 +167,7 @@ fn run(
     inputs: Inputs,
     state: &watch::Sender<MembershipState>,
 ) {
-    let Inputs { mut followed, mut lost, mut stopped } = inputs;
+    let Inputs { mut followed, mut lost, mut disk, mut stopped } = inputs;
     runtime.block_on(async {
         let mut answer = pin!(Fuse::terminated());
         let mut is_leaving = false;
@@ -191,6 +196,7 @@ fn run(
                     Event::Leave
                 }
                 session = next_lost(&mut lost) => Event::Lost(session),
+                Ok(()) = disk.changed() => Event::Woken,
                 answer = &mut answer => Event::Answered(answer),
                 changed = followed.changed(), if !is_leaving => match changed {
                     Ok(()) => Event::Followed(*followed.borrow_and_update()),

@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use super::closing::closing;
+use super::compaction::Compaction;
 use super::entry::Entry;
 use super::entry_parts::UnusedParts;
 use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
@@ -33,14 +34,14 @@ use super::seen_task::{self, SeenTask, UntoldTimes};
 use super::truncation::Truncation;
 use super::turn::Turn;
 use super::{
-    BarrierMetrics, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
-    Settings, Waited, etcd_log, keys,
+    BarrierMetrics, EtcdSpace, Followed, LogError, LogMetrics, LogPosition, LogSpace, LogWriter,
+    ReplicaReport, Settings, Waited, etcd_log, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
 use crate::store::lease::Lease;
-use crate::store::{Incarnation, Minute, Store, StoreError, boot_clock};
+use crate::store::{DiskState, Incarnation, Minute, Store, StoreError, boot_clock};
 
 /// How long etcd may take to answer before a replica has started.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
@@ -79,6 +80,8 @@ pub struct Replica {
     log_metrics: Arc<LogMetrics>,
     barrier_metrics: Arc<BarrierMetrics>,
     membership_metrics: Arc<MembershipMetrics>,
+    /// How full the database of etcd is.
+    space: Arc<EtcdSpace>,
     /// The last own session that was seen fenced, or whose record was seen to be gone.
     lost: watch::Receiver<Option<Uuid>>,
     /// What the replica tells the others about itself.
@@ -159,6 +162,7 @@ impl Replica {
             clock: Arc::new(boot_clock::now),
         });
         let waiting = "the store is being opened".to_owned();
+        let space = Arc::new(EtcdSpace::new(settings.etcd.url.quota, boot_clock::now));
         Ok(Self {
             client: Arc::new(client),
             settings,
@@ -170,6 +174,7 @@ impl Replica {
             log_metrics: Arc::default(),
             barrier_metrics,
             membership_metrics: Arc::default(),
+            space,
             lost,
             report: watch::Sender::default(),
             untold: UntoldTimes::default(),
@@ -315,6 +320,12 @@ impl Replica {
         &self.log_metrics
     }
 
+    /// How full the database of etcd is.
+    #[must_use]
+    pub fn etcd_space(&self) -> &EtcdSpace {
+        &self.space
+    }
+
     /// The metrics of the barrier.
     #[must_use]
     pub fn barrier_metrics(&self) -> &BarrierMetrics {
@@ -349,6 +360,7 @@ impl Replica {
             barrier: self.barrier.clone(),
             metrics: Arc::clone(&self.log_metrics),
             report: self.report.clone(),
+            space: Arc::clone(&self.space),
             truncation: Truncation::default(),
             turn: Turn::default(),
             parts_put: None,
@@ -365,7 +377,11 @@ impl Replica {
     ///
     /// # Errors
     /// The system has no thread left.
-    pub(in crate::store) fn start(&self, commands: CommandQueue) -> Result<(), String> {
+    pub(in crate::store) fn start(
+        &self,
+        commands: CommandQueue,
+        disk: watch::Receiver<DiskState>,
+    ) -> Result<(), String> {
         let (Some(log), Some(members)) = (lock(&self.log).take(), lock(&self.members_task).take())
         else {
             return Ok(());
@@ -400,6 +416,12 @@ impl Replica {
                 etcd_log::part(&parted, error);
             }
         });
+        let (of_space, space) = (Arc::clone(&client), Arc::clone(&self.space));
+        self.runtime.spawn(async move { space.measure(&of_space).await });
+        if self.settings.etcd.url.compacts {
+            let (name, space) = (self.settings.name.clone(), Arc::clone(&self.space));
+            self.runtime.spawn(Compaction::new(Arc::clone(&client), name, space).run());
+        }
         self.runtime.spawn(async move { members.run(&client).await });
         let mut settings = self.settings.clone();
         settings.etcd.cluster_id = self.client.cluster_id();
@@ -412,6 +434,7 @@ impl Replica {
             followed,
             lost: self.lost.clone(),
             report: self.report.subscribe(),
+            disk: disk.clone(),
             clock: Box::new(machine_time),
             metrics: Arc::clone(&self.membership_metrics),
         })?;
@@ -434,6 +457,16 @@ impl Replica {
                         }
                         is_new
                     });
+                    return;
+                }
+            }
+        });
+        let (report, mut disk) = (self.report.clone(), disk);
+        self.runtime.spawn(async move {
+            loop {
+                let free_bytes = disk.borrow_and_update().free_bytes;
+                report.send_modify(|report| report.free_bytes = free_bytes);
+                if disk.changed().await.is_err() {
                     return;
                 }
             }
@@ -541,6 +574,12 @@ impl Store {
             Some(replica) => replica.everywhere(revision).await.map(Some),
             None => Ok(None),
         }
+    }
+
+    /// Whether imports wait, because the log of the replicas has little space.
+    #[must_use]
+    pub fn imports_wait(&self) -> bool {
+        self.replica.as_ref().is_some_and(|replica| replica.space.log_space() > LogSpace::Ample)
     }
 
     /// The replica that this process is, if it is one of several.

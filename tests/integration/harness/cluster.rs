@@ -26,6 +26,8 @@ pub struct Cluster {
     pub key: String,
     pub replicas: Vec<Replica>,
     lease: String,
+    /// What follows the prefix in the URL of etcd.
+    parameters: String,
     dir: tempfile::TempDir,
 }
 
@@ -49,6 +51,17 @@ impl Cluster {
         replicas: usize,
         lease: Duration,
     ) -> Option<Self> {
+        Self::start_with(nodes, etcd_args, replicas, lease, "").await
+    }
+
+    /// The same with these parameters in the URL of etcd, such as `?quota=1GiB`.
+    pub async fn start_with(
+        nodes: usize,
+        etcd_args: &[&str],
+        replicas: usize,
+        lease: Duration,
+        parameters: &str,
+    ) -> Option<Self> {
         let etcd = Etcd::start(nodes, etcd_args).await?;
         let dir = tempfile::tempdir().expect("a directory");
         let key = dir.path().join("key");
@@ -59,7 +72,8 @@ impl Cluster {
         assert!(init.status.success(), "{}", String::from_utf8_lossy(&init.stderr));
         let key = std::fs::read_to_string(key).expect("a key").trim().to_owned();
         let lease = format!("{}s", lease.as_secs());
-        let mut cluster = Self { etcd, key, replicas: Vec::new(), lease, dir };
+        let parameters = parameters.to_owned();
+        let mut cluster = Self { etcd, key, replicas: Vec::new(), lease, parameters, dir };
         for number in 0..replicas {
             cluster.add();
             cluster.launch(number);
@@ -105,7 +119,7 @@ impl Cluster {
     /// The same by a command that runs the binary.
     pub fn launch_by(&mut self, number: usize, command: Command) {
         let replica = &mut self.replicas[number];
-        let url = replica.etcd_url();
+        let url = replica.etcd_url() + &self.parameters;
         let name = format!("replica-{number}");
         let own = ["--replicate", &url, "--replica-name", &name, "--listen", &replica.address];
         let args = [&own[..], &["--replica-lease", &self.lease, "--drain-timeout", "5s"]].concat();

@@ -137,6 +137,13 @@ impl Etcd {
         }
     }
 
+    /// Removes the whole history.
+    pub async fn compact(&self) {
+        let client = self.client();
+        let now = client.range(&Range::key("none"), WITHIN).await.expect("an answer").revision;
+        client.compact(now, WITHIN).await.expect("compacted");
+    }
+
     /// Starts a node that does not run, with what it has in its directory.
     pub fn start_node(&mut self, node: usize) {
         let cluster = self.nodes.iter().enumerate();

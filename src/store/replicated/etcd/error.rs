@@ -63,6 +63,12 @@ impl EtcdError {
         matches!(self, Self::Refused(_) | Self::TooLarge { .. })
     }
 
+    /// Whether etcd has removed the history that was asked for.
+    #[must_use]
+    pub fn is_compacted(&self) -> bool {
+        matches!(self, Self::Refused(why) if why == "mvcc: required revision has been compacted")
+    }
+
     pub(super) fn of(status: &tonic::Status) -> Self {
         let (code, text) = (status.code(), status.message());
         if CERTAIN.contains(&(code, text)) {

@@ -34,6 +34,7 @@ use super::other_records::OtherRecords;
 use super::refusal::{OwnLog, Refusal, is_contradicted};
 use super::session::{Session, Stage, Told};
 use super::{LEAVE_WITHIN, MembershipMetrics, MembershipState, nanoseconds};
+use crate::store::DiskState;
 use crate::store::lease::Lease;
 
 /// How soon a transaction is sent again after an error, and how soon a replica looks again at what kept
@@ -46,6 +47,9 @@ const LOOK_EVERY: u64 = 1_000_000_000;
 const MINUTE: u64 = 60_000_000_000;
 /// How many records a transaction deletes at most. etcd has a limit of operations.
 const MAX_DELETIONS: usize = 64;
+/// Why a replica without disk space does not answer.
+const DISK_EXHAUSTED: &str =
+    "its disk has too little space for the next changes: free space, and it joins again";
 
 /// What happened.
 #[derive(Debug)]
@@ -74,6 +78,7 @@ pub(super) struct Parts {
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
     /// What the record tells besides the session.
     pub report: watch::Receiver<ReplicaReport>,
+    pub disk: watch::Receiver<DiskState>,
     pub metrics: Arc<MembershipMetrics>,
 }
 
@@ -173,6 +178,9 @@ impl Member {
     pub(super) fn step(&mut self, event: Event) -> Option<Txn> {
         // First of all: the answer of a beat renews no session whose time is over.
         self.end_in_time();
+        if self.is_disk_exhausted() && self.session().is_some() {
+            self.end(DISK_EXHAUSTED);
+        }
         match event {
             Event::Woken => {}
             Event::Answered(answer) => {
@@ -199,6 +207,10 @@ impl Member {
         }
     }
 
+    fn is_disk_exhausted(&self) -> bool {
+        self.parts.disk.borrow().is_exhausted
+    }
+
     fn now(&self) -> u64 {
         (self.parts.now)()
     }
@@ -206,6 +218,7 @@ impl Member {
     /// The transaction that is due, if any.
     fn send(&mut self) -> Option<Txn> {
         let (now, clock) = (self.now(), (self.parts.clock)());
+        let may_join = now >= self.join_from && !self.is_disk_exhausted();
         let report = self.parts.report.borrow().clone();
         let Followed { position: applied, revision } = self.followed;
         let (what, mut txn) = match &mut self.phase {
@@ -213,7 +226,7 @@ impl Member {
             Phase::CatchingUp(_, read) if now >= read.saturating_add(LOOK_EVERY) => {
                 (What::Look, look())
             }
-            Phase::CatchingUp(head, _) if applied.seq >= head.seq && now >= self.join_from => {
+            Phase::CatchingUp(head, _) if applied.seq >= head.seq && may_join => {
                 let Parts { settings, version, .. } = &self.parts;
                 let session = Session::new(
                     settings,
@@ -312,7 +325,9 @@ impl Member {
             self.phase = Phase::Looking(sent.at.saturating_add(RETRY_AFTER));
             return;
         }
-        let why = if now < self.join_from {
+        let why = if self.is_disk_exhausted() {
+            DISK_EXHAUSTED.to_owned()
+        } else if now < self.join_from {
             let (count, wait) = (self.fences.len(), (self.join_from - now).div_ceil(1_000_000_000));
             let times = if count == 1 { "once" } else { &format!("{count} times") };
             format!(

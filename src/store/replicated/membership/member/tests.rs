@@ -25,6 +25,7 @@ struct World {
     /// The clock of the replica, in seconds.
     clock: Arc<AtomicI64>,
     metrics: Arc<MembershipMetrics>,
+    disk: watch::Sender<DiskState>,
     member: Member,
     /// The transaction without an answer.
     txn: Option<Txn>,
@@ -60,6 +61,7 @@ impl World {
         let (of_now, of_clock) = (Arc::clone(&now), Arc::clone(&clock));
         let url = "etcd://127.0.0.1:1/test".parse().expect("a URL");
         let tls = TlsFiles::default();
+        let disk = watch::Sender::<DiskState>::default();
         let member = Member::new(
             Parts {
                 settings: Settings {
@@ -76,6 +78,7 @@ impl World {
                 },
                 version: "0".to_owned(),
                 report: watch::channel(ReplicaReport::default()).1,
+                disk: disk.subscribe(),
                 log: OwnLog { cluster: CLUSTER, incarnation: INCARNATION },
                 lease: Arc::clone(&lease),
                 now: Box::new(move || of_now.load(Ordering::Relaxed) * 1_000_000),
@@ -87,7 +90,7 @@ impl World {
             followed(applied),
         );
         let mut world =
-            Self { etcd: BTreeMap::new(), lease, now, clock, metrics, member, txn: None };
+            Self { etcd: BTreeMap::new(), lease, now, clock, metrics, disk, member, txn: None };
         world.set_head(&head(5));
         world.step(Event::Woken);
         world
@@ -290,6 +293,25 @@ fn joins_a_busy_log_and_reads_an_old_head_again() {
     world.set_head(&head(60));
     world.answer();
     assert_eq!((world.txn.clone(), world.why().as_str()), (None, "it has applied entry 5 of 60"));
+}
+
+#[test]
+fn without_disk_space_its_session_ends_and_none_begins() {
+    let (mut world, _) = World::answering();
+    world.disk.send_modify(|disk| disk.is_exhausted = true);
+    world.step(Event::Woken);
+    assert!(!world.may_answer(), "before its record is gone");
+    assert!(world.why().contains("free space"));
+    world.answer();
+    assert!(world.records().is_empty(), "no change waits for it");
+    world.wake_after(1000);
+    world.answer();
+    assert_eq!((world.txn.clone(), world.may_answer()), (None, false));
+    assert!(world.why().contains("free space"));
+    world.disk.send_modify(|disk| disk.is_exhausted = false);
+    world.step(Event::Woken);
+    world.answer();
+    assert!(world.may_answer());
 }
 
 #[test]
