@@ -41,7 +41,7 @@ def manifests(name, text):
     names = subprocess.run([binary, "serve", "--help"], capture_output=True, text=True, check=True)
     known = set(re.findall(r"env: (SCOPEGATE_\w+)", names.stdout))
     known |= {"SCOPEGATE_ENDPOINT", "SCOPEGATE_CA", "SCOPEGATE_CLIENT_CERT", "SCOPEGATE_CLIENT_KEY"}
-    known.add("POD")
+    known |= {"SCOPEGATE_KEY_FILE", "POD"}
     for manifest in own:
         if manifest["kind"] == "ConfigMap":
             catalog(manifest["data"]["catalog.yaml"])
@@ -136,8 +136,10 @@ def charts():
                     "tlsSecretName": "etcd-tls",
                     "parameters": "compact=off",
                 },
+                "catalogKeySecretName": "operator-key",
             },
             "tls": tls,
+            "catalog": learn_amp,
         },
         "chart with replicas and their first key": {
             "replicas": {"enabled": True, "etcd": {"endpoints": ["etcd-0:2379"]}},

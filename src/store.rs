@@ -23,7 +23,7 @@ mod command_queue;
 pub(crate) mod data_dir;
 mod decide;
 mod decided_change;
-mod disk_space;
+pub mod disk_space;
 pub mod engine;
 mod error;
 mod fact;
