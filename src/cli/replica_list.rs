@@ -19,8 +19,7 @@ use crate::server::etcd_args::EtcdArgs;
 use crate::store::disk_space::LOW_SPACE;
 use crate::store::replicated::etcd::Client;
 use crate::store::replicated::head::HeadState;
-use crate::store::replicated::initialisation::InitError;
-use crate::store::replicated::listing::Listing;
+use crate::store::replicated::listing::{Listing, ListingError};
 use crate::store::replicated::member_record::MemberRecord;
 use crate::store::replicated::peer::{PeerServiceClient, ReplicasRequest};
 use crate::store::replicated::replica_list::{EtcdNode, ListedReplica, ReplicaList, SeenRenewal};
@@ -120,7 +119,7 @@ async fn of_etcd(args: &EtcdArgs) -> anyhow::Result<ReplicaList> {
     let reached = nodes.iter().filter(|node| node.is_reached).count();
     let (listing, renewals) = match look(&client).await {
         Ok(seen) => seen,
-        Err(InitError::Etcd(error)) if reached > 0 => {
+        Err(ListingError::Etcd(error)) if reached > 0 => {
             return Err(StartupError::Etcd(format!(
                 "{reached} of {} etcd nodes can be reached, and they do not answer reads: {error}; without \
                  a majority of its nodes replicas answer until their leases end",
@@ -147,7 +146,7 @@ async fn of_etcd(args: &EtcdArgs) -> anyhow::Result<ReplicaList> {
 type Renewals = HashMap<uuid::Uuid, (Instant, SignedDuration)>;
 
 /// Looks at all records until each was renewed, or is fenced, or the time is over.
-async fn look(client: &Client) -> Result<(Listing, Renewals), InitError> {
+async fn look(client: &Client) -> Result<(Listing, Renewals), ListingError> {
     let start = Instant::now();
     let mut last = Listing::read(client, WITHIN).await?;
     let mut counts: HashMap<_, _> =
