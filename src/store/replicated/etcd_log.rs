@@ -209,9 +209,9 @@ impl EtcdLog {
 
     /// What has the place of an entry in the log.
     async fn place(&mut self, entry: &NewEntry, mut page: LogPage) -> Result<Attempt, PageError> {
+        let first = page.entries.first().map(|(_, hash)| *hash);
         let is_other_format =
             std::mem::replace(&mut self.format, page.head.format) != page.head.format;
-        let first = page.entries.first().map(|(_, hash)| *hash);
         let attempt = match first {
             // The entry is made again in the format of the head. A transaction in doubt compares a head of
             // the earlier format, and none of those comes back.
