@@ -12,6 +12,7 @@
 
 mod barrier;
 mod barrier_metrics;
+pub mod closing;
 pub mod cluster;
 pub mod entry;
 mod entry_draft;
@@ -19,6 +20,7 @@ mod entry_log;
 pub mod etcd;
 mod etcd_log;
 pub mod fact_comparison;
+pub mod finalisation;
 mod followed;
 mod follower;
 pub mod head;
@@ -35,6 +37,7 @@ pub mod members_view;
 pub mod membership;
 pub mod peer_client;
 mod replica;
+pub mod replica_list;
 mod replica_report;
 mod seen_task;
 mod seen_times;
@@ -76,13 +79,17 @@ pub const OLDEST_FORMAT: u32 = FORMAT - 1;
 /// The position of a store after it has applied entries.
 pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 
-/// The messages of calls between replicas.
+/// The messages of the service of a replica beside the API of the platform.
 pub mod peer {
+    pub use super::proto::peer_service_client::PeerServiceClient;
     pub use super::proto::{
-        FactSumsAt, FactSumsRequest, FactSumsResponse, KindSum, SnapshotRequest, SnapshotResponse,
+        EtcdNode, FactSumsAt, FactSumsRequest, FactSumsResponse, KindSum, ListedReplica,
+        ReplicasRequest, ReplicasResponse, SnapshotRequest, SnapshotResponse,
     };
     /// The method of a snapshot.
     pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
+    /// The method that lists the replicas.
+    pub const REPLICAS: &str = "/scopegate.replica.v1.PeerService/Replicas";
     /// The method of the sums of facts.
     pub const FACT_SUMS: &str = "/scopegate.replica.v1.PeerService/FactSums";
 }

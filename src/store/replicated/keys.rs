@@ -16,6 +16,9 @@ pub const PARTS: &str = "part/";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 
+/// What was noted for the compaction of etcd's history.
+pub const COMPACTED: &str = "compacted";
+
 /// The prefix of the pieces with last-seen times.
 pub const SEEN: &str = "seen/";
 
