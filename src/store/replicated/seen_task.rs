@@ -85,10 +85,10 @@ impl SeenTask {
     async fn turn(&mut self) -> Result<(), EtcdError> {
         self.read().await?;
         let untold = self.untold.take();
-        let mut pieces = SeenTimes::pieces(self.cluster, &untold).into_iter();
+        let pieces = SeenTimes::pieces(self.cluster, &untold);
         let now = machine_time();
         let put = async {
-            while let Some(piece) = pieces.next() {
+            for piece in pieces {
                 let last = self.last.entry(self.name.to_string()).or_default();
                 *last = last.saturating_add(1).max(number(now));
                 let put = Operation::Put(keys::seen(self.name.as_str(), *last), piece.into());

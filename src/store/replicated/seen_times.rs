@@ -76,7 +76,9 @@ mod tests {
         let cluster = Uuid::from_u128(7);
         assert!(SeenTimes::pieces(cluster, &BTreeMap::new()).is_empty());
         // Each difference as long as it can be in so large a map.
-        let of = |n: u64| (Revision(n * (u64::MAX / 40_000)), Minute::MAX * u32::from(n % 2 == 0));
+        let of = |n: u64| {
+            (Revision(n * (u64::MAX / 40_000)), Minute::MAX * u32::from(n.is_multiple_of(2)))
+        };
         let minutes: BTreeMap<_, _> = (0..40_000).map(of).collect();
         let pieces = SeenTimes::pieces(cluster, &minutes);
         assert_eq!(pieces.len(), 2);
