@@ -77,7 +77,6 @@ pub(super) fn replica_settings(args: &ServeArgs) -> Result<Option<Settings>, Sta
     let refused = [
         (args.catalog.is_some(), "--catalog: apply a catalog with `scopegate catalog apply`"),
         (args.demo, "--demo: it is for a server of its own"),
-        (args.accept_clock, "--accept-clock: correct the clock of this machine"),
         (
             args.oauth.is_some() && args.signing_keys.is_none(),
             "--oauth without --signing-keys: give the directory that all replicas share",

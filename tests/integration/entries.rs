@@ -387,7 +387,7 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     assert_eq!(store.follow_log(&head, Some(1)), Err(LogError::Following));
     let cluster = Some(Cluster { id: other, etcd_cluster_id: Some(1) });
     assert_eq!(store.cluster(), cluster);
-    let accepted = store.accept_clock(Timestamp::now(), Default::default());
+    let accepted = store.accept_clock(Timestamp::now(), Default::default(), &Default::default());
     assert_eq!(accepted, Err(StoreError::Unavailable), "the change would have no entry");
     drop(store);
     // So it does in the next process, and makes no change that has no entry.
@@ -719,7 +719,12 @@ fn the_impact_is_the_same_after_the_clock_was_set_back() {
     store.close();
     drop(store);
     let mut store = Store::open(&at("a")).expect("opened");
-    assert!(store.accept_clock(Timestamp::now(), Default::default()).expect("accepted").is_some());
+    assert!(
+        store
+            .accept_clock(Timestamp::now(), Default::default(), &Default::default())
+            .expect("accepted")
+            .is_some()
+    );
     let head = Head::first(
         Incarnation::from_u128(7),
         store.incarnation(),
@@ -741,4 +746,38 @@ fn the_impact_is_the_same_after_the_clock_was_set_back() {
     let impact = FactKey::Impact(acme.created_at);
     let show = |store: &Store| store.get(&impact).expect("read").map(|fact| fact.revision());
     assert_eq!(show(&a.store), show(&b.store), "the impact revision");
+}
+
+/// The clock of the replica that made an entry may be wrong (D19).
+#[test]
+fn time_of_an_entry_moves_no_clock_and_no_time_mark_of_another_store() {
+    let dir = memory();
+    let at = |name: &str| dir.path().join(name);
+    found::<SledEngine>(&at("a"));
+    copy(&at("a"), &at("b"));
+    let ((of_a, log), (of_b, _log)) = (mpsc::channel(), mpsc::channel());
+    let a = Replica::open::<SledEngine>(&at("a"), Some(of_a));
+    let b = Replica::open::<SledEngine>(&at("b"), Some(of_b));
+    let own = creation("b").change.time;
+    let commit_at = |replica: &Replica, name: &str, time| {
+        let mut proposal = creation(name);
+        proposal.change.time = time;
+        let committed = replica.store.commit(proposal).expect("queued").blocking_recv();
+        committed.expect("answered").expect("committed").time
+    };
+    let entry = |name: &str, time| {
+        assert_eq!(commit_at(&a, name, time), time);
+        vec![log.recv().expect("an entry")]
+    };
+    let before = b.store.durable_time();
+    // The clocks are right. The order of the log is that of the times.
+    let near = own + jiff::SignedDuration::from_secs(2);
+    b.apply(&entry("c", near)).expect("applied");
+    assert_eq!(b.store.durable_time(), before);
+    let far = near + jiff::SignedDuration::from_hours(24);
+    b.apply(&entry("d", far)).expect("applied");
+    assert_eq!(b.store.durable_time(), before);
+    assert_eq!(commit_at(&b, "b", own), own);
+    assert_eq!(commit_at(&b, "e", own), own, "nothing was kept of the wrong time");
+    assert!(b.store.durable_time() <= before.max(own));
 }

@@ -138,6 +138,8 @@ fn authority_errors() -> Vec<AuthorityError> {
         E::Store(StoreError::AtBound(Reached { bound: Quota::Bytes, limit: 5 << 20 })),
         E::Store(StoreError::EntryTooLarge(1_048_577)),
         E::Store(StoreError::CutOff),
+        E::Store(StoreError::ClockBehind),
+        E::Store(StoreError::ClockAhead),
         E::Store(StoreError::NotYetEverywhere(Some(Revision(7)))),
         E::Store(StoreError::NotYetEverywhere(None)),
         E::Store(StoreError::Unavailable),

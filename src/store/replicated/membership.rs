@@ -8,12 +8,11 @@
 //! The timer may be late, and does not count the time for which the machine was suspended. Nothing rests
 //! on it: each call and each step reads the [boot clock](super::super::boot_clock).
 //!
-//! Not here: the records of other replicas, except for their clocks; how entries are applied; and who
+//! Not here: the records of other replicas, except for their clocks (see `clocks`); how entries are applied; and who
 //! tests the lease.
 
 mod member;
 mod metrics;
-mod other_records;
 mod refusal;
 mod session;
 
@@ -33,6 +32,7 @@ pub use self::metrics::MembershipMetrics;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
+use super::members_view::MembersView;
 use super::{Followed, ReplicaReport, Settings};
 use crate::store::lease::Lease;
 use crate::store::{Incarnation, boot_clock};
@@ -66,8 +66,12 @@ pub struct Setup {
     pub lost: watch::Receiver<Option<Uuid>>,
     /// What the replica tells about itself. Each renewal has the present value.
     pub report: watch::Receiver<ReplicaReport>,
-    /// The time of the replica's clock.
+    /// The records of all replicas, as they were last seen.
+    pub members: watch::Receiver<Arc<MembersView>>,
+    /// The time that other replicas are told.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// Follows the time that another replica told, if it is a little ahead.
+    pub follow: Box<dyn Fn(Timestamp) + Send>,
     /// The metrics to update.
     pub metrics: Arc<MembershipMetrics>,
 }
@@ -106,7 +110,7 @@ impl Membership {
     /// A TLS file cannot be used, or the thread cannot be started: a sentence.
     pub fn start(setup: Setup) -> Result<Self, String> {
         let Setup { settings, version, cluster, incarnation, lease, .. } = setup;
-        let Setup { mut followed, lost, report, clock, metrics, .. } = setup;
+        let Setup { mut followed, lost, report, members, clock, follow, metrics, .. } = setup;
         let client = Client::new(settings.etcd.clone())?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -115,13 +119,16 @@ impl Membership {
         let log = OwnLog { cluster, incarnation };
         let own_lease = Arc::clone(&lease);
         let now = Box::new(boot_clock::now);
-        let parts = Parts { settings, version, log, lease, now, clock, report, metrics };
+        let (mut of_members, seen) = (members.clone(), members);
+        of_members.mark_unchanged();
+        let parts =
+            Parts { settings, version, log, lease, now, clock, follow, report, seen, metrics };
         let member = Member::new(parts, *followed.borrow_and_update());
         let (state, state_receiver) = watch::channel(member.state().clone());
         let (stop, stopped) = oneshot::channel();
         let (ends, ended) = mpsc::channel();
         let run = move || {
-            let inputs = Inputs { followed, lost, stopped };
+            let inputs = Inputs { followed, lost, members: of_members, stopped };
             run(&runtime, &client, member, inputs, &state);
             drop(ends);
         };
@@ -152,6 +159,7 @@ impl Membership {
 struct Inputs {
     followed: watch::Receiver<Followed>,
     lost: watch::Receiver<Option<Uuid>>,
+    members: watch::Receiver<Arc<MembersView>>,
     stopped: oneshot::Receiver<()>,
 }
 
@@ -162,7 +170,7 @@ fn run(
     inputs: Inputs,
     state: &watch::Sender<MembershipState>,
 ) {
-    let Inputs { mut followed, mut lost, mut stopped } = inputs;
+    let Inputs { mut followed, mut lost, mut members, mut stopped } = inputs;
     runtime.block_on(async {
         let mut answer = pin!(Fuse::terminated());
         let mut is_leaving = false;
@@ -200,6 +208,7 @@ fn run(
                         Event::Leave
                     }
                 },
+                () = next_change(&mut members) => Event::Woken,
                 () = tokio::time::sleep(wait) => Event::Woken,
             };
         }
@@ -232,6 +241,13 @@ async fn next_lost(lost: &mut watch::Receiver<Option<Uuid>>) -> Uuid {
         if let Some(session) = *lost.borrow_and_update() {
             return session;
         }
+    }
+}
+
+/// Waits until the records have changed. It waits for ever without a sender.
+async fn next_change(members: &mut watch::Receiver<Arc<MembersView>>) {
+    if members.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 
