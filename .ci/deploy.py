@@ -41,7 +41,7 @@ def manifests(name, text):
     names = subprocess.run([binary, "serve", "--help"], capture_output=True, text=True, check=True)
     known = set(re.findall(r"env: (SCOPEGATE_\w+)", names.stdout))
     known |= {"SCOPEGATE_ENDPOINT", "SCOPEGATE_CA", "SCOPEGATE_CLIENT_CERT", "SCOPEGATE_CLIENT_KEY"}
-    known.add("POD")
+    known |= {"SCOPEGATE_KEY_FILE", "POD"}
     for manifest in own:
         if manifest["kind"] == "ConfigMap":
             catalog(manifest["data"]["catalog.yaml"])
@@ -136,8 +136,10 @@ def charts():
                     "tlsSecretName": "etcd-tls",
                     "parameters": "compact=off",
                 },
+                "catalogKeySecretName": "operator-key",
             },
             "tls": tls,
+            "catalog": learn_amp,
         },
         "chart with replicas and their first key": {
             "replicas": {"enabled": True, "etcd": {"endpoints": ["etcd-0:2379"]}},
@@ -159,6 +161,12 @@ def charts():
         assert "<no value>" not in notes, notes
         texts = [text for path, text in rendered.items() if not path.endswith("NOTES.txt")]
         manifests(name, "\n---\n".join(text for text in texts if text.strip()))
+    begun = {"replicas": {"enabled": True, "begin": False, "etcd": {"endpoints": ["etcd-0:2379"]}}}
+    for first_key in [False, True]:
+        values = begun | {"firstKey": {"enabled": first_key}}
+        with Chart.load(chart) as loaded:
+            rendered = loaded.render(values, name="scopegate", namespace="scopegate")
+        assert "kind: Job" not in "".join(rendered.values()), "a cluster begins once"
     assert lint(chart, {"replicas": {"enabled": True}})["errors"], "no etcd"
     for more_than_one in ["replicas", "replicaCount"]:
         assert lint(chart, {more_than_one: 2})["errors"], "more than one replica"

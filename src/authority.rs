@@ -212,6 +212,12 @@ impl Authority {
         self.facts.audience_by_aud(aud)
     }
 
+    /// The digest of the catalog in force.
+    #[must_use]
+    pub fn catalog_digest(&self) -> blake3::Hash {
+        self.facts.catalog_digest()
+    }
+
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {

@@ -64,6 +64,7 @@ mod output_format;
 mod printer;
 mod prompt;
 mod repeated;
+mod replica_list;
 mod replicas;
 mod report;
 mod restore;

@@ -9,6 +9,7 @@ pub mod args;
 pub mod bootstrap;
 mod catalog_file;
 mod demo;
+pub mod detachment;
 pub mod etcd_args;
 mod first_key_file;
 pub mod initialisation;
@@ -34,7 +35,7 @@ use self::catalog_file::CatalogAtStart;
 use self::memory_share::MemoryShare;
 use self::own_issuer::own_issuer;
 use self::replica_args::replica_settings;
-use self::replica_start::{ReplicaStart, joined, tell_accepted_clock};
+use self::replica_start::{PAUSE, ReplicaStart, joined, tell_accepted_clock};
 use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
@@ -304,6 +305,15 @@ async fn open<'a>(
             tracing::warn!("{sentence}");
         }
     }
+    if let Some(replica) = authority.get()?.replica() {
+        let kept = match args.audit_log_retention {
+            Retention::Forever => None,
+            Retention::Seconds(kept) => Some(Duration::from_secs(kept.into())),
+        };
+        replica.report().send_modify(|report| {
+            (report.audit_log_retention, report.catalog) = (kept, catalog.digest());
+        });
+    }
     let prepared = async {
         joined(authority.get()?).await?;
         tell_accepted_clock(authority.get()?).await?;
@@ -397,11 +407,10 @@ fn open_to_all(args: &ServeArgs) -> StartupError {
 /// Reads and validates the catalog file before anything opens. An invalid file ends the start if the
 /// store has no catalog, or with `--strict-catalog`.
 fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
-    // Without a store there is no key. This is reported before anything opens.
-    let exists = Store::exists(&args.data_dir);
-    // A new replica gets the keys of its cluster.
-    let is_new = !exists && !args.replica.is_replica();
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && is_new {
+    // Without a store there is no key. This is reported before anything opens. A new replica gets the store
+    // of its cluster.
+    let exists = args.replica.is_replica() || Store::exists(&args.data_dir);
+    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
         return Err(open_to_all(args));
     }
     if args.demo {
@@ -437,7 +446,18 @@ async fn apply_catalog(
         CatalogAtStart::Unusable(why) => why.clone(),
         CatalogAtStart::Text(yaml) => {
             let reason = "the catalog file at the start";
-            match session.apply_catalog_file(yaml, args.allow_catalog_removals, reason).await {
+            let apply = || session.apply_catalog_file(yaml, args.allow_catalog_removals, reason);
+            let mut applied = apply().await;
+            // What came of it, the catalog tells when this replica has joined its cluster again.
+            while let Err(ApplyError::Refused(AuthorityError::Store(
+                StoreError::CutOff | StoreError::NotYetEverywhere(_),
+            ))) = applied
+            {
+                tokio::time::sleep(PAUSE).await;
+                joined(authority).await?;
+                applied = apply().await;
+            }
+            match applied {
                 Ok(Some(revision)) => {
                     tracing::info!(%revision, "applied the catalog file");
                     if let Ok(read) = session.catalog().await {
@@ -448,7 +468,15 @@ async fn apply_catalog(
                     return Ok(false);
                 }
                 Ok(None) => {
-                    tracing::info!("the catalog file was applied before");
+                    match authority.replica() {
+                        Some(_) if catalog.digest() != Some(authority.catalog_digest()) => {
+                            tracing::warn!(
+                                "the catalog file differs from the catalog in force, which stays: apply \
+                                 it with `scopegate catalog apply`"
+                            );
+                        }
+                        _ => tracing::info!("the catalog file was applied before"),
+                    }
                     return Ok(false);
                 }
                 // A full disk does not end the start: checks need no disk space.

@@ -96,7 +96,8 @@ up)
       --initial-cluster "$peers" --initial-cluster-token "scopegate-local" \
       --auto-compaction-mode periodic --auto-compaction-retention 5m
   done
-  until_ok "$SCOPEGATE" replicas init --if-none --replicate "$url"
+  # Only once in this directory: an etcd that has lost its data is not an empty cluster.
+  until_ok "$SCOPEGATE" replicas init --once "$dir/begun" --replicate "$url"
   for n in 1 2 3; do start_replica "$n"; done
   for n in 1 2 3; do until_ok is_healthy "$n"; done
   echo "replicas serve at 127.0.0.1:50051, 127.0.0.1:50052 and 127.0.0.1:50053"

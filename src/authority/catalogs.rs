@@ -153,7 +153,9 @@ impl Session<'_> {
 
     /// Applies a catalog file at startup. The first file seeds the store. A later file is applied if
     /// its digest differs from that of the last applied file, so that a catalog which an operator
-    /// applied meanwhile stays. None if there was nothing to apply.
+    /// applied meanwhile stays. One of several replicas applies no later file: while an upgrade replaces
+    /// replicas, two files are in use, and the replica that starts last must not decide. None if there
+    /// was nothing to apply.
     ///
     /// # Errors
     /// The file is not a valid catalog, or it removes scopes and removals are not allowed.
@@ -163,19 +165,27 @@ impl Session<'_> {
         allow_removals: bool,
         reason: &str,
     ) -> Result<Option<Revision>, ApplyError> {
-        let digest = *blake3::hash(yaml.as_bytes()).as_bytes();
+        let digest = *Catalog::digest(yaml).as_bytes();
         // Earlier versions took the digest of a file with its byte order mark.
         let with_bom =
             blake3::Hasher::new().update("\u{feff}".as_bytes()).update(yaml.as_bytes()).finalize();
-        let is_applied = |catalog: &Catalog| {
-            catalog.file_digest.is_some_and(|last| last == digest || with_bom == last)
+        let is_replica = self.authority.replica().is_some();
+        let stays = |catalog: &Catalog| {
+            let is_applied = |last| last == digest || with_bom == last;
+            is_replica && catalog.revision > Revision::ZERO
+                || catalog.file_digest.is_some_and(is_applied)
         };
-        if is_applied(&self.authority.facts.view().await?.catalog) {
+        if stays(&self.authority.facts.view().await?.catalog) {
             return Ok(None);
         }
         let options = WriteOptions { reason: reason.to_owned(), ..WriteOptions::default() };
         let plan = async |mut tx: Transaction<'_>| {
             let current = tx.catalog();
+            // Another replica has applied one meanwhile.
+            if stays(&current) {
+                let unchanged = Edit::none(&*current);
+                return Ok(tx.put(Some(current), unchanged).with_context(false));
+            }
             let mut next = current.replaced_by(yaml)?;
             self.authority.check_issuers(&next)?;
             next.file_digest = Some(digest);
@@ -196,13 +206,13 @@ impl Session<'_> {
             }
             // The digest of the file is stored, also if the catalog is the same.
             Ok::<_, TransactionError<ApplyError>>(
-                put_catalog(tx, &current, next, &difference).even_if_unchanged(),
+                put_catalog(tx, &current, next, &difference).even_if_unchanged().with_context(true),
             )
         };
         let subject = Subject::store(ChangeKind::ApplyCatalog);
         Ok(match self.write(subject, &options, plan).await? {
-            Outcome::Written(Written { revision, .. }, ()) => Some(revision),
-            Outcome::Repeated(_) => None,
+            Outcome::Written(Written { revision, .. }, true) => Some(revision),
+            Outcome::Written(_, false) | Outcome::Repeated(_) => None,
         })
     }
 
@@ -293,5 +303,5 @@ impl Losers {
 
 /// The digest of a catalog's text.
 fn digest(catalog: &Catalog) -> String {
-    format!("blake3:{}", blake3::hash(catalog.yaml.as_bytes()).to_hex())
+    format!("blake3:{}", Catalog::digest(&catalog.yaml).to_hex())
 }

@@ -187,6 +187,11 @@ impl FactCache {
         self.catalog.load().audience_by_aud(aud).cloned()
     }
 
+    /// The digest of the catalog in force.
+    pub fn catalog_digest(&self) -> blake3::Hash {
+        Catalog::digest(&self.catalog.load().yaml)
+    }
+
     /// The last published revision.
     #[must_use]
     pub fn published(&self) -> Revision {

@@ -16,7 +16,8 @@ use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::store::Incarnation;
 use crate::store::backup::Backup;
-use crate::store::replicated::Waited;
+use crate::store::replicated::replica_list::ReplicaList;
+use crate::store::replicated::{ReplicaError, Waited};
 
 /// One caller's use of the authority.
 #[derive(Clone)]
@@ -65,6 +66,17 @@ impl<'a> Session<'a> {
     #[must_use]
     pub fn noting_waits(self, waits: &'a ReplicaWaits) -> Self {
         Self { waits: Some(waits), ..self }
+    }
+
+    /// The log and all records of the cluster; none if this process is not one of several replicas.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn replicas(&self) -> Option<Result<ReplicaList, ReplicaError>> {
+        match self.authority.replica() {
+            Some(replica) => Some(replica.list().await),
+            None => None,
+        }
     }
 
     /// Notes for which replicas the call waited.

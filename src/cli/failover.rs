@@ -5,7 +5,7 @@
 //! and a dry run change nothing. A change has a `request_id`, and the server makes it once. A change
 //! without a `request_id` gets a random one here. A stream of requests is sent once.
 //!
-//! After `NOT_YET_EVERYWHERE` the change is sent again for up to 30 seconds, until every replica has
+//! After `NOT_YET_EVERYWHERE` the change is sent again for up to 90 seconds, until every replica has
 //! it. Not here: the watch of changes, which opens its stream again by its cursor; see
 //! [`super::watch`].
 
@@ -31,8 +31,9 @@ use uuid::Uuid;
 use super::failure;
 use super::timeout::Timeout;
 
-/// How long a change is sent again that is not yet at every replica.
-const REPEAT_LIMIT: Duration = Duration::from_secs(30);
+/// How long a change is sent again that is not yet at every replica: longer than a change waits for a
+/// replica that has died with the longest lease, which is 75 s.
+const REPEAT_LIMIT: Duration = Duration::from_secs(90);
 /// The delay before the first of these repeats, and the maximum delay between two.
 const MIN_DELAY: Duration = Duration::from_millis(100);
 const MAX_DELAY: Duration = Duration::from_secs(1);

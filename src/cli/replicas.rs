@@ -1,34 +1,29 @@
 //! `scopegate replicas`: a cluster of replicas, by its log in etcd and by the stores of stopped
 //! replicas.
 //!
-//! These commands need no server, because they are used when none serves. Not here: the flags and the
-//! steps of `init`; see `server::initialisation`.
+//! These commands need no server, because they are used when none serves. Not here: `list`; see
+//! [`super::replica_list`]. And the flags and the steps of `init` and `detach`; see
+//! `server::initialisation` and `server::detachment`.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use super::output_format::OutputFormat;
-use super::printer::{Cell, Printer, Report};
+use super::printer::{Printer, Report};
+use super::replica_list::{ListArgs, list};
 use crate::server::StartupError;
+use crate::server::detachment::{DetachArgs, detach};
 use crate::server::etcd_args::EtcdArgs;
 use crate::server::initialisation::{InitArgs, Initialised, existing, initialise};
-use crate::store::replicated::etcd::{Client, NodeStatus};
-use crate::store::replicated::head::HeadState;
-use crate::store::replicated::initialisation::InitError;
+use crate::store::replicated::finalisation::{Finalised, finalise};
 use crate::store::replicated::listing::{Listing, fence};
 use crate::store::replicated::member_record::MemberRecord;
 
 /// The limit of one call.
 const WITHIN: Duration = Duration::from_secs(2);
-/// How long `list` waits for a renewal of each record.
-const LOOK: Duration = Duration::from_millis(2500);
-/// The pause between two looks.
-const PAUSE: Duration = Duration::from_millis(100);
 /// How often `fence` tries while the replica renews its record.
 const ATTEMPTS: usize = 20;
 
@@ -43,9 +38,22 @@ pub enum ReplicasCommand {
     Init(InitArgs),
     /// Show the store of a stopped replica: its cluster, its revision, and the last entry that it has.
     Show(ShowArgs),
-    /// List the replicas that etcd has a record of. It takes up to three seconds, because it looks
-    /// whether each replica renews its record.
+    /// List the replicas that etcd has a record of.
+    ///
+    /// With --replicate the command asks etcd, also while no replica serves. It takes up to three
+    /// seconds, because it looks whether each replica renews its record. Without it the command asks a
+    /// server, with the key of an operator or an auditor.
     List(ListArgs),
+    /// Complete an upgrade: raise the format of the log to the latest one that all replicas speak. From
+    /// then on earlier versions of scopegate cannot join.
+    Finalize(FinalizeArgs),
+    /// Make the store of a stopped replica that of a single server. All replicas must be stopped.
+    ///
+    /// The log is closed, so the other replicas cannot go on. The store gets a new incarnation, as a
+    /// restored one does: revisions jump, and etags and cursors are rejected. Then start the server without
+    /// --replicate. If the command is interrupted or gets no answer, run it again: it completes what it
+    /// has begun.
+    Detach(DetachArgs),
     /// End the session of a replica: it stops answering at its next renewal, and joins anew if it runs.
     Fence(FenceArgs),
 }
@@ -62,16 +70,12 @@ pub struct ShowArgs {
     output: OutputFormat,
 }
 
-/// Arguments of `replicas list`.
+/// Arguments of `replicas finalize`.
 #[derive(Debug, Args)]
-pub struct ListArgs {
+pub struct FinalizeArgs {
     /// The etcd of the cluster.
     #[command(flatten)]
     etcd: EtcdArgs,
-
-    /// The output format: a table for people, or JSON for programs.
-    #[arg(long, value_enum, default_value_t = OutputFormat::Table, value_name = "FORMAT")]
-    output: OutputFormat,
 }
 
 /// Arguments of `replicas fence`.
@@ -94,6 +98,16 @@ pub async fn replicas(command: ReplicasCommand) -> anyhow::Result<()> {
         ReplicasCommand::Init(args) => init(&args).await,
         ReplicasCommand::Show(args) => show(&args),
         ReplicasCommand::List(args) => list(&args).await,
+        ReplicasCommand::Finalize(args) => finalize(&args).await,
+        ReplicasCommand::Detach(args) => {
+            let detached = detach(&args).await?;
+            print(&Report::default().line(format!(
+                "the store in `{}` belongs to no cluster: incarnation {}, revision {}",
+                args.data_dir.display(),
+                detached.incarnation,
+                detached.revision
+            )))
+        }
         ReplicasCommand::Fence(args) => fence_replica(&args).await,
     }
 }
@@ -152,189 +166,39 @@ fn show(args: &ShowArgs) -> anyhow::Result<()> {
     Printer::new(args.output)?.print_value(&shown, report)
 }
 
-/// A replica, as two looks at its record show it.
-#[derive(Serialize)]
-struct Replica {
-    replica: String,
-    session: String,
-    state: &'static str,
-    /// How long ago its record was seen to be renewed, in milliseconds; none if it was not.
-    beat_ms: Option<u64>,
-    published: u64,
-    behind: u64,
-    /// How far its clock is ahead of this machine's, in milliseconds; none without a renewal.
-    clock_ms: Option<i64>,
-    ttl_ms: u64,
-    version: String,
-    speaks: u32,
-    ahead: Vec<String>,
-}
-
-/// The answer of `list`.
-#[derive(Serialize)]
-struct Cluster {
-    cluster: String,
-    incarnation: String,
-    state: &'static str,
-    revision: u64,
-    format: u32,
-    entry: u64,
-    /// The number of entries that the log still has.
-    entries: u64,
-    /// The bytes of all entries since the cluster was initialised.
-    bytes: u64,
-    nodes: usize,
-    reached: usize,
-    leader: Option<String>,
-    replicas: Vec<Replica>,
-}
-
-/// When a record was seen to be renewed, and how far its clock was ahead.
-type Beats = HashMap<uuid::Uuid, (Instant, i64)>;
-
-async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let client = args.etcd.client()?;
-    let nodes = args.etcd.replicate.as_ref().map(|url| url.nodes.clone()).unwrap_or_default();
-    let status = client.status(WITHIN).await;
-    let reached = status.iter().flatten().count();
-    let (listing, beats) = match look(&client).await {
-        Ok(seen) => seen,
-        Err(InitError::Etcd(error)) if reached > 0 => {
-            return Err(StartupError::Etcd(format!(
-                "{reached} of {} etcd nodes can be reached, and they do not answer reads: {error}; without \
-                 a majority of its nodes replicas answer until their leases end",
-                nodes.len()
+async fn finalize(args: &FinalizeArgs) -> anyhow::Result<()> {
+    let line = match finalise(&args.etcd.client()?).await.map_err(StartupError::from)? {
+        Finalised::Raised(format) => format!("entries are written in format {format} from now on"),
+        Finalised::Already(format) => format!("format {format} already"),
+        Finalised::Old { format, replicas } => {
+            let names: Vec<_> = replicas.iter().map(|name| format!("`{name}`")).collect();
+            return Err(StartupError::Config(format!(
+                "the log has format {format}, and these replicas speak no later one: {}; upgrade them first",
+                names.join(", ")
             ))
             .into());
         }
-        Err(error) => return Err(StartupError::from(error).into()),
-    };
-    let Some((head, _)) = &listing.head else {
-        return Err(StartupError::Config(
-            "the prefix has no cluster: check the URL, or begin one with `scopegate replicas init`"
-                .to_owned(),
-        )
-        .into());
-    };
-    let is_leader = |node: &NodeStatus| node.is_leader;
-    let leader = status.iter().position(|node| node.as_ref().is_ok_and(is_leader));
-    let replica = |(record, _): &(MemberRecord, _)| replica(record, &beats, head.revision.0);
-    let mut replicas: Vec<_> = listing.members.iter().map(replica).collect();
-    replicas.sort_by(|a, b| a.replica.cmp(&b.replica));
-    let shown = Cluster {
-        cluster: head.cluster.to_string(),
-        incarnation: head.incarnation.to_string(),
-        state: match head.state {
-            HeadState::Open => "open",
-            HeadState::Closed(_) => "closed",
-        },
-        revision: head.revision.0,
-        format: head.format,
-        entry: head.seq,
-        entries: listing.first_entry.map_or(0, |first| (head.seq + 1).saturating_sub(first)),
-        bytes: head.bytes,
-        nodes: nodes.len(),
-        reached,
-        leader: leader.and_then(|leader| nodes.get(leader).cloned()),
-        replicas,
-    };
-    let report = report(&shown);
-    Printer::new(args.output)?.print_value(&shown, report)
-}
-
-/// Looks at all records until each was renewed, or is fenced, or the time is over.
-async fn look(client: &Client) -> Result<(Listing, Beats), InitError> {
-    let start = Instant::now();
-    let first = Listing::read(client, WITHIN).await?;
-    let mut counts: HashMap<_, _> =
-        first.members.iter().map(|(record, _)| (record.session, record.count)).collect();
-    let mut beats = Beats::new();
-    let mut last = first;
-    loop {
-        let mut missing = last.members.iter().filter(|(record, _)| !record.fenced);
-        if missing.all(|(record, _)| beats.contains_key(&record.session)) || start.elapsed() > LOOK
-        {
-            return Ok((last, beats));
+        Finalised::NoReplica => {
+            return Err(StartupError::Config(
+                "no replica has a record, so it is not known which format they speak: start them first"
+                    .to_owned(),
+            )
+            .into());
         }
-        tokio::time::sleep(PAUSE).await;
-        last = Listing::read(client, WITHIN).await?;
-        for (record, _) in &last.members {
-            if counts.insert(record.session, record.count) != Some(record.count) {
-                let ahead = record.clock.as_millisecond() - Timestamp::now().as_millisecond();
-                beats.insert(record.session, (Instant::now(), ahead));
-            }
+        Finalised::Busy => {
+            return Err(StartupError::Etcd(
+                "replicas renewed their records at each attempt: run the command again".to_owned(),
+            )
+            .into());
         }
-    }
-}
-
-fn replica(record: &MemberRecord, beats: &Beats, head: u64) -> Replica {
-    let beat = beats.get(&record.session);
-    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Replica {
-        replica: record.name.to_string(),
-        session: record.session.to_string(),
-        state: match (record.fenced, beat) {
-            (true, _) => "fenced",
-            (false, Some(_)) => "serving",
-            (false, None) => "silent",
-        },
-        beat_ms: beat.map(|(at, _)| milliseconds(at.elapsed())),
-        published: record.published.0,
-        behind: head.saturating_sub(record.published.0),
-        clock_ms: beat.map(|(_, ahead)| *ahead),
-        ttl_ms: milliseconds(record.ttl),
-        version: record.version.clone(),
-        speaks: record.speaks,
-        ahead: record.report.ahead.iter().map(ToString::to_string).collect(),
-    }
-}
-
-fn report(shown: &Cluster) -> Report {
-    let head = &["REPLICA", "STATE", "BEAT", "PUBLISHED", "BEHIND", "CLOCK", "VERSION"];
-    let rows = shown.replicas.iter().map(|replica| {
-        let tenths = |ms: u64| format!("{}.{}s", ms / 1000, ms % 1000 / 100);
-        let beat = match (replica.state, replica.beat_ms) {
-            (_, Some(ms)) => tenths(ms),
-            ("silent", None) => format!(">{}", tenths(LOOK.as_millis().try_into().unwrap_or(0))),
-            _ => String::new(),
-        };
-        let clock = replica.clock_ms.map(|ms| {
-            let sign = if ms < 0 { '-' } else { '+' };
-            format!("{sign}{}", tenths(ms.unsigned_abs()))
-        });
-        [
-            replica.replica.as_str().into(),
-            Cell::colored(replica.state == "serving", replica.state),
-            beat.into(),
-            replica.published.into(),
-            replica.behind.into(),
-            clock.unwrap_or_default().into(),
-            replica.version.as_str().into(),
-        ]
-    });
-    let leader = match &shown.leader {
-        Some(leader) => format!("leader {leader}"),
-        None => "no leader reached".to_owned(),
     };
-    let mut report = Report::default();
-    if shown.replicas.is_empty() {
-        report = report.line("no replica has a record: start one with `serve --replicate`");
-    }
-    report = report.rows(head, rows);
-    if shown.state == "closed" {
-        report = report.line("the log is closed: no replica joins, and no change is committed");
-    }
-    report.line(format!(
-        "etcd {} of {}, {leader}, format {}, revision {}, log of {} entries",
-        shown.reached, shown.nodes, shown.format, shown.revision, shown.entries
-    ))
+    print(&Report::default().line(line))
 }
 
 async fn fence_replica(args: &FenceArgs) -> anyhow::Result<()> {
     let client = args.etcd.client()?;
     for _ in 0..ATTEMPTS {
-        let listing = Listing::read(&client, WITHIN).await;
-        let listing = listing.map_err(|error| StartupError::from(InitError::from(error)))?;
+        let listing = Listing::read(&client, WITHIN).await.map_err(StartupError::from)?;
         let named = |(record, _): &&(MemberRecord, _)| record.name.as_str() == args.name;
         let sessions: Vec<_> = listing.members.iter().filter(named).collect();
         if sessions.is_empty() {

@@ -11,13 +11,16 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::unary::{count_and_decode, write};
-use super::{Api, authorization, catalog, change, directory, key, signing_key, status};
+use super::{
+    Api, authorization, catalog, change, directory, key, peer_service, signing_key, status,
+};
 use crate::authority::operation::Operation;
 use crate::authority::replica_waits::ReplicaWaits;
 use crate::authority::request_context::RequestContext;
 use crate::observe::otlp::{Trace, TracedRequest};
 use crate::policy::caller::Caller;
 use crate::proto::*;
+use crate::store::replicated::peer::ReplicasRequest;
 use crate::wire::access::is_method_of;
 
 /// What is recorded of a call that is traced or logged.
@@ -86,6 +89,10 @@ macro_rules! methods {
             waits: &ReplicaWaits,
             message: Bytes,
         ) -> Result<Bytes, Status> {
+            if is_method_of::<ReplicasRequest>(operation) {
+                let session = api.authorize(caller, &ReplicasRequest {})?.until(deadline);
+                return Ok(write(&peer_service::replicas(session).await?));
+            }
             $(if is_method_of::<$request>(operation) {
                 let request: $request = count_and_decode(message)?;
                 let session = api.authorize(caller, &request)?.until(deadline).noting_waits(waits);

@@ -1,8 +1,10 @@
-//! PeerService: the calls of other replicas. A snapshot is the store of this replica at one revision.
+//! PeerService: what a replica serves beside the API of the platform: snapshots for other replicas, and
+//! the list of the replicas for operators. A snapshot is the store of this replica at one revision.
 //!
-//! The caller presents the token in the record of this replica's session. Each session has a new one, so
-//! a token that was read before is not valid after it. An API key is not accepted, and a lease is not
-//! needed: a snapshot is right at its revision, and the replica that installs it reads on from there.
+//! The caller of a snapshot presents the token in the record of this replica's session. Each session has a
+//! new one, so a token that was read before is not valid after it. An API key is not accepted, and a lease
+//! is not needed: a snapshot is right at its revision, and the replica that installs it reads on from
+//! there. The list is a call as those of the API: with a key, and with a lease.
 //!
 //! Not here: how a snapshot is installed; see `store::installation`. And the API of the platform.
 
@@ -23,6 +25,7 @@ use super::backup::{CHUNKS_AHEAD, read};
 use super::body_timeout::BodyTimeout;
 use super::stream_limit::StreamGuard;
 use super::{Api, bearer_token, status};
+use crate::authority::Session;
 use crate::authority::error::AuthorityError;
 use crate::observe::rejection::RejectedCaller;
 use crate::policy::caller::Caller;
@@ -30,7 +33,9 @@ use crate::policy::keyring::AuthenticationError;
 use crate::store::StoreError;
 use crate::store::replicated::LogError;
 use crate::store::replicated::membership::MembershipState;
-use crate::store::replicated::peer::{SNAPSHOT, SnapshotRequest, SnapshotResponse};
+use crate::store::replicated::peer::{
+    ReplicasResponse, SNAPSHOT, SnapshotRequest, SnapshotResponse,
+};
 
 /// The limit of a request, which has no fields, in bytes.
 const MAX_REQUEST_BYTES: usize = 1 << 10;
@@ -80,6 +85,20 @@ where
     let mut grpc = grpc.apply_max_message_size_config(Some(MAX_REQUEST_BYTES), None);
     let request = request.map(|body| BodyTimeout::new(body, within));
     status::with_details(grpc.server_streaming(service, request).await)
+}
+
+/// The replicas that etcd has a record of, and the log.
+pub(super) async fn replicas(session: Session<'_>) -> Result<ReplicasResponse, Status> {
+    let Some(listed) = session.replicas().await else {
+        return Err(status::not_a_replica());
+    };
+    match listed {
+        Ok(listed) => Ok(listed.response()),
+        Err(error) => {
+            tracing::info!(%error, "the replicas cannot be listed");
+            Err(AuthorityError::Store(StoreError::CutOff).into())
+        }
+    }
 }
 
 /// The chunks of a snapshot.

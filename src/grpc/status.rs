@@ -16,7 +16,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub use self::validation::{
-    bad_deadline, compressed, no_such_service, too_long, truncated, undecodable, unknown_method,
+    bad_deadline, compressed, no_such_service, not_a_replica, too_long, truncated, undecodable,
+    unknown_method,
 };
 use super::import::ImportError;
 use super::stream_limit::StreamLimitReached;

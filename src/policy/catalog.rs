@@ -93,6 +93,12 @@ impl Catalog {
         Self::build(String::new(), CatalogFile::default(), ScopeIdMap::default(), 0, Revision::ZERO)
     }
 
+    /// The digest of a catalog with this text.
+    #[must_use]
+    pub fn digest(yaml: &str) -> blake3::Hash {
+        blake3::hash(yaml.as_bytes())
+    }
+
     /// Parses a catalog file that is to replace this catalog. A scope that stays keeps its id, a
     /// renamed scope keeps the id of its old name, and a new scope gets an unused id (D2). An issuer whose
     /// entry is the same is shared.

@@ -79,7 +79,8 @@ pub struct ServeArgs {
     )]
     pub data_dir: PathBuf,
 
-    /// The catalog file. It is applied to an empty store, and again only when the file has changed.
+    /// The catalog file. It is applied to an empty store, and again only when the file has changed. With
+    /// --replicate it is applied only if the cluster has no catalog.
     #[arg(long, env = "SCOPEGATE_CATALOG", value_name = "FILE")]
     pub catalog: Option<PathBuf>,
 

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
+use crate::policy::catalog::Catalog;
 use crate::policy::catalog::file::{CatalogFile, MAX_LEN};
 
 /// The catalog file of a start.
@@ -16,6 +17,16 @@ pub(super) enum CatalogAtStart {
     Text(String),
     /// The file cannot be used, for this reason.
     Unusable(String),
+}
+
+impl CatalogAtStart {
+    /// The digest of the catalog in the file, if it is one.
+    pub(super) fn digest(&self) -> Option<blake3::Hash> {
+        match self {
+            Self::Text(yaml) => Some(Catalog::digest(yaml)),
+            Self::None | Self::Unusable(_) => None,
+        }
+    }
 }
 
 /// Reads a catalog file. The error is a sentence. If there is a store, the file may break rules for

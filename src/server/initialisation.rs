@@ -4,12 +4,21 @@
 //! order: the store is marked as one of the new cluster; the head is put into etcd; the store notes
 //! that etcd. A store that is marked is not opened without the log, so nothing can be changed in it
 //! that the log does not have. If the command is interrupted after any step, it is completed by
-//! running it again: the mark has the id of the cluster, and the head in etcd has it or is absent.
+//! running it again: the mark has the id of the cluster, and the head in etcd has it, is absent, or is
+//! that of the cluster that is replaced.
 //!
-//! Not here: the transactions; see [`crate::store::replicated::initialisation`].
+//! Before a cluster is replaced, its log is closed and all sessions are ended. The
+//! store of a cluster whose log is lost (--again) gets a new incarnation before these steps. A restored
+//! store (--replace) has one.
+//!
+//! Not here: the transactions; see [`crate::store::replicated::initialisation`] and
+//! [`crate::store::replicated::closing`].
 
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use clap::Args;
 use uuid::Uuid;
 
@@ -22,11 +31,12 @@ use crate::observe::log;
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
-use crate::store::replicated::LogError;
+use crate::store::replicated::closing::{close, end_sessions};
 use crate::store::replicated::etcd::{Client, EtcdError};
 use crate::store::replicated::head::Head;
 use crate::store::replicated::initialisation::{self, InitError, LONGEST_LEASE};
-use crate::store::replicated::listing::Listing;
+use crate::store::replicated::listing::{Listing, ListingError};
+use crate::store::replicated::{Cluster, LogError};
 use crate::store::{Incarnation, Store, begin_again};
 
 /// Arguments of `replicas init`.
@@ -46,9 +56,14 @@ pub struct InitArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
     pub first_key_to_file: Option<PathBuf>,
 
-    /// Do nothing if the prefix has a cluster already. For scripts that run before every start.
-    #[arg(long, conflicts_with = "again")]
+    /// Do nothing if the prefix has a cluster already. For jobs that may run twice.
+    #[arg(long, conflicts_with_all = ["again", "replace"])]
     pub if_none: bool,
+
+    /// Do nothing if this file exists, and write it when the prefix has a cluster. For scripts that run
+    /// before every start: an etcd that has lost its data does not become an empty cluster.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["again", "replace"])]
+    pub once: Option<PathBuf>,
 
     /// Replace the cluster that the prefix has or had, by one that begins with --data-dir: the log in
     /// etcd is lost or was set back. Use the store with the highest revision, see `replicas show`.
@@ -56,6 +71,12 @@ pub struct InitArgs {
     /// with an empty directory.
     #[arg(long, requires = "data_dir")]
     pub again: bool,
+
+    /// Replace the cluster of this incarnation by one that begins with --data-dir, which `scopegate
+    /// restore` has made of a backup. No replica of the replaced cluster answers any more when the
+    /// command ends. All replicas but the one of this store then start with --resync.
+    #[arg(long, value_name = "INCARNATION", requires = "data_dir", conflicts_with = "again")]
+    pub replace: Option<Incarnation>,
 
     /// With --again: no replica of the earlier cluster runs. Without it the command waits 75 s, until
     /// no lease can be left.
@@ -81,29 +102,53 @@ pub enum Initialised {
 /// # Errors
 /// Nothing was initialised; or it is not known, and the command must be run again.
 pub async fn initialise(args: &InitArgs) -> Result<Initialised, StartupError> {
+    if let Some(cluster) = args.once.as_deref().map(noted).transpose()?.flatten() {
+        return Ok(Initialised::Before(cluster));
+    }
     let client = args.etcd.client()?;
     let listing = initialisation::listing(&client).await?;
-    match &args.data_dir {
+    let initialised = match &args.data_dir {
         None => from_nothing(&client, &listing, args).await,
-        Some(dir) if args.again => again(&client, &listing, dir, args).await,
+        Some(dir) if args.again || args.replace.is_some() => {
+            replace(&client, &listing, dir, args).await
+        }
         Some(dir) => from_store(&client, &listing, dir, args).await,
+    }?;
+    if let Some(file) = &args.once {
+        let (Initialised::Begun(cluster, _) | Initialised::Before(cluster)) = initialised;
+        fs::write(file, format!("{cluster}\n")).map_err(|error| unusable(file, &error))?;
     }
+    Ok(initialised)
+}
+
+/// The cluster that an earlier run has noted in this file.
+fn noted(file: &Path) -> Result<Option<Uuid>, StartupError> {
+    match fs::read_to_string(file) {
+        // A file that was cut off says enough.
+        Ok(text) => Ok(Some(text.trim().parse().unwrap_or_default())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unusable(file, &error)),
+    }
+}
+
+fn unusable(file: &Path, error: &io::Error) -> StartupError {
+    StartupError::Config(format!("--once: `{}`: {error}", file.display()))
 }
 
 /// The result if the prefix has another cluster than the one that was to be initialised.
 fn exists(cluster: Uuid, args: &InitArgs) -> Result<Initialised, StartupError> {
-    match args.if_none {
+    match args.if_none || args.once.is_some() {
         true => Ok(Initialised::Before(cluster)),
         false => Err(InitError::Exists(cluster).into()),
     }
 }
 
 fn check_empty(listing: &Listing) -> Result<(), StartupError> {
-    match listing.first_entry {
-        None => Ok(()),
-        Some(_) => Err(StartupError::Config(
-            "the prefix has entries of a log and no head: use another prefix, or replace the log with \
-             `replicas init --again --data-dir DIR`"
+    match listing.first_entry.is_none() && listing.members.is_empty() {
+        true => Ok(()),
+        false => Err(StartupError::Config(
+            "the prefix has entries of a log, or records of replicas, and no head: use another prefix, or \
+             replace the log with `replicas init --again --data-dir DIR`"
                 .to_owned(),
         )),
     }
@@ -168,54 +213,86 @@ async fn from_store(
     args: &InitArgs,
 ) -> Result<Initialised, StartupError> {
     let mut store = existing(dir)?;
-    let (cluster, position) = (store.cluster(), store.log_position()?);
-    let is_begun = cluster.is_some_and(|cluster| cluster.etcd_cluster_id.is_none());
-    let head = match (cluster, &listing.head) {
+    let marked = marked(&store)?;
+    match (store.cluster(), &listing.head) {
         (Some(cluster), Some((head, _))) if cluster.id == head.cluster => {
-            if is_begun {
-                store.note_etcd_cluster(client.cluster_id())?;
-            }
-            return Ok(Initialised::Before(head.cluster));
+            note_etcd(&mut store, client)?;
+            Ok(Initialised::Before(head.cluster))
         }
         (_, Some((head, _))) => {
-            if is_begun && position.is_some_and(|last| last.seq == 0) {
+            if marked.is_some() {
                 // The head of an earlier run can no longer be put.
                 store.leave_log()?;
             }
-            return exists(head.cluster, args);
+            exists(head.cluster, args)
         }
-        (Some(cluster), None) if is_begun && position.is_some_and(|last| last.seq == 0) => {
-            Head::first(cluster.id, store.incarnation(), store.opened_at(), machine_time())
-        }
-        (Some(cluster), None) => {
-            return Err(StartupError::Config(format!(
-                "the store in `{}` is one of the cluster `{}`, and the prefix has no cluster: check the \
-                 URL; if the log is lost, stop all replicas and run `replicas init --again` with the \
-                 store that has the highest revision",
-                dir.display(),
-                cluster.id
-            )));
-        }
-        (None, None) => {
+        (Some(cluster), None) if marked.is_none() => Err(StartupError::Config(format!(
+            "the store in `{}` is one of the cluster `{}`, and the prefix has no cluster: check the URL; if \
+             the log is lost, stop all replicas and run `replicas init --again` with the store that has the \
+             highest revision",
+            dir.display(),
+            cluster.id
+        ))),
+        (_, None) => {
             check_empty(listing)?;
+            begin_with(client, store, None, args).await
+        }
+    }
+}
+
+/// The head of a cluster that begins with this store, if an earlier run has marked it so.
+fn marked(store: &Store) -> Result<Option<Head>, StartupError> {
+    let is_first = store.log_position()?.is_some_and(|last| last.seq == 0);
+    Ok(match store.cluster() {
+        Some(Cluster { id, etcd_cluster_id: None }) if is_first => {
+            Some(Head::first(id, store.incarnation(), store.opened_at(), machine_time()))
+        }
+        _ => None,
+    })
+}
+
+/// Notes the etcd of a store whose cluster is certainly initialised.
+fn note_etcd(store: &mut Store, client: &Client) -> Result<(), StartupError> {
+    let is_noted = store.cluster().is_some_and(|cluster| cluster.etcd_cluster_id.is_some());
+    if !is_noted {
+        store.note_etcd_cluster(client.cluster_id())?;
+    }
+    Ok(())
+}
+
+/// Begins a cluster with a store, in the place of a closed head or of none.
+async fn begin_with(
+    client: &Client,
+    mut store: Store,
+    closed: Option<Bytes>,
+    args: &InitArgs,
+) -> Result<Initialised, StartupError> {
+    let marked = marked(&store)?;
+    let was_marked = marked.is_some();
+    let head = match marked {
+        Some(head) => head,
+        None => {
             let (incarnation, revision) = (store.incarnation(), store.opened_at());
             let head = Head::first(Uuid::new_v4(), incarnation, revision, machine_time());
             store.follow_log(&head, None)?;
             head
         }
     };
-    match initialisation::begin(client, &head, None).await {
+    match initialisation::replace(client, closed, &head).await {
         Ok(()) => {
-            store.note_etcd_cluster(client.cluster_id())?;
+            note_etcd(&mut store, client)?;
             Ok(Initialised::Begun(head.cluster, head.revision))
         }
         Err(InitError::Exists(other)) => {
-            // Its head can no longer be put, so the store is of no cluster.
-            store.leave_log()?;
+            // Its head can no longer be put, so the store is of no cluster. That of a lost log was, and
+            // is not to become the store of a single server by this.
+            if !args.again {
+                store.leave_log()?;
+            }
             exists(other, args)
         }
         // The transaction of an earlier run may still be carried out, so then the mark stays.
-        Err(error @ InitError::Etcd(_)) if !is_begun => {
+        Err(error @ InitError::Etcd(_)) if !was_marked => {
             store.leave_log()?;
             Err(error.into())
         }
@@ -223,27 +300,47 @@ async fn from_store(
     }
 }
 
-async fn again(
+/// Replaces the cluster that the prefix has or had.
+async fn replace(
     client: &Client,
     listing: &Listing,
     dir: &Path,
     args: &InitArgs,
 ) -> Result<Initialised, StartupError> {
     let mut store = existing(dir)?;
-    if let Some((head, _)) = &listing.head {
-        // An earlier run was interrupted after its last transaction.
-        if let Some(cluster) = store.cluster()
-            && (cluster.id, cluster.etcd_cluster_id) == (head.cluster, None)
-        {
-            store.note_etcd_cluster(client.cluster_id())?;
-            return Ok(Initialised::Before(head.cluster));
+    let check = |head: &Head, store: &Store| match args.replace {
+        None => check_loss(head, store, dir, args),
+        Some(named) => check_replaced(head, named, store, dir),
+    };
+    let closed = match &listing.head {
+        Some((head, _)) => {
+            // An earlier run was interrupted after its last transaction.
+            if let Some(cluster) = store.cluster()
+                && cluster.id == head.cluster
+                && (cluster.etcd_cluster_id.is_none()
+                    || args.replace.is_some_and(|of| of != head.incarnation))
+            {
+                note_etcd(&mut store, client)?;
+                return Ok(Initialised::Before(head.cluster));
+            }
+            check(head, &store)?;
+            let (head, closed) = close(client, Uuid::new_v4()).await.map_err(InitError::from)?;
+            // A replica may have committed a change before the log was closed.
+            check(&head, &store)?;
+            Some(closed)
         }
-        check_loss(head, &store, dir, args)?;
-    }
-    let closed = initialisation::close(client, listing).await?;
-    if let Some(closed) = &closed {
-        // A replica may have committed a change before the log was closed.
-        check_loss(&Head::decode(closed).map_err(InitError::Log)?, &store, dir, args)?;
+        None if args.replace.is_some() => {
+            return Err(StartupError::Config(
+                "the prefix has no cluster that could be replaced: check the URL, or begin one without \
+                 --replace"
+                    .to_owned(),
+            ));
+        }
+        None => None,
+    };
+    if args.replace.is_some() {
+        until_no_replica_answers(client).await.map_err(InitError::from)?;
+        return begin_with(client, store, closed, args).await;
     }
     // Opened again below, under the lock of its directory.
     drop(store);
@@ -253,17 +350,51 @@ async fn again(
             "scopegate: waiting {seconds} s until no replica of the earlier cluster can answer; press \
              Ctrl-C and give --all-stopped if none runs"
         ));
-        tokio::time::sleep(LONGEST_LEASE).await;
+        // etcd may have lost the records of replicas that answer.
+        let ((), ended) = tokio::join!(tokio::time::sleep(LONGEST_LEASE), end_sessions(client));
+        ended.map_err(InitError::from)?;
     }
     let author = Author {
         actor: "scopegate replicas init".to_owned(),
         on_behalf_of: String::new(),
         reason: "--again".to_owned(),
     };
-    let head = begin_again(dir, Uuid::new_v4(), author, machine_time())?;
-    initialisation::replace(client, closed, &head).await?;
-    existing(dir)?.note_etcd_cluster(client.cluster_id())?;
-    Ok(Initialised::Begun(head.cluster, head.revision))
+    begin_again(dir, Uuid::new_v4(), author, machine_time())?;
+    begin_with(client, existing(dir)?, closed, args).await
+}
+
+/// Ends the sessions of all replicas of a closed log.
+pub(super) async fn until_no_replica_answers(client: &Client) -> Result<(), ListingError> {
+    log::tell(
+        "scopegate: the log is closed; waiting until no replica answers: at once if all are stopped, and \
+         else until the lease of the last one is over",
+    );
+    end_sessions(client).await
+}
+
+/// Rejects a store that has no new incarnation, and a cluster that is not the one that was named.
+fn check_replaced(
+    head: &Head,
+    named: Incarnation,
+    store: &Store,
+    dir: &Path,
+) -> Result<(), StartupError> {
+    if head.incarnation != named {
+        return Err(StartupError::Config(format!(
+            "the cluster has the incarnation `{}`, and --replace names `{named}`: name the present one if \
+             this is the cluster that is to be replaced",
+            head.incarnation
+        )));
+    }
+    let is_restored = store.cluster().is_none() || marked(store)?.is_some();
+    if is_restored && store.incarnation() != named {
+        return Ok(());
+    }
+    Err(StartupError::Config(format!(
+        "the store in `{}` belongs to a cluster, or was not restored from a backup: restore a backup into an \
+         empty directory, and give that one",
+        dir.display()
+    )))
 }
 
 /// Rejects a store that lacks changes of the log, unless their loss is accepted.
@@ -305,10 +436,20 @@ impl From<InitError> for StartupError {
             },
             InitError::Log(LogError::Store(error)) => Self::Store(error),
             InitError::Exists(cluster) => Self::Config(format!(
-                "the prefix has a cluster already (`{cluster}`): start its replicas, or use another \
-                 prefix; --if-none accepts it"
+                "the prefix has a cluster already (`{cluster}`): start its replicas, use another prefix, or \
+                 replace it with --replace; --if-none accepts it"
             )),
             InitError::Log(_) | InitError::Version(_) => Self::Config(error.to_string()),
+        }
+    }
+}
+
+impl From<ListingError> for StartupError {
+    fn from(error: ListingError) -> Self {
+        match error {
+            ListingError::Etcd(error) if error.is_certain() => Self::Config(error.to_string()),
+            ListingError::Etcd(error) => Self::Etcd(format!("{error}; run the command again")),
+            ListingError::Log(error) => error.into(),
         }
     }
 }

@@ -75,7 +75,6 @@ pub(super) fn replica_settings(args: &ServeArgs) -> Result<Option<Settings>, Sta
     let ReplicaArgs { etcd, replica_name, advertise, replica_lease, .. } = &args.replica;
     let Some(etcd) = etcd.settings() else { return Ok(None) };
     let refused = [
-        (args.catalog.is_some(), "--catalog: apply a catalog with `scopegate catalog apply`"),
         (args.demo, "--demo: it is for a server of its own"),
         (
             args.oauth.is_some() && args.signing_keys.is_none(),

@@ -22,8 +22,8 @@ use crate::store::{Store, StoreError};
 
 /// Where Linux names the clock source of the machine.
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-/// The pause before etcd is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before etcd, or the replica, is asked again.
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
 /// A replica that knows the log of its cluster, and no store yet.
 pub(super) struct ReplicaStart {

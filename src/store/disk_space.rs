@@ -25,7 +25,7 @@ use super::{Proposal, StoreMetrics};
 /// Below this many free bytes, only changes that remove access are accepted. The space is for
 /// writes that no change causes directly: the rest of a batch, garbage collection, and above all
 /// the pages that sled moves for up to a quarter of a second at a time.
-pub(super) const LOW_SPACE: u64 = 64 << 20;
+pub const LOW_SPACE: u64 = 64 << 20;
 /// Below this many free bytes, the reserve included, no change is accepted.
 pub(super) const HARD_MINIMUM: u64 = 8 << 20;
 /// Below this many free bytes, the reserve included, only keys are deleted. A stolen key can

@@ -13,12 +13,14 @@
 mod barrier;
 mod barrier_metrics;
 mod clocks;
+pub mod closing;
 pub mod cluster;
 pub mod entry;
 mod entry_draft;
 mod entry_log;
 pub mod etcd;
 mod etcd_log;
+pub mod finalisation;
 mod followed;
 mod follower;
 pub mod head;
@@ -34,6 +36,7 @@ pub mod members_task;
 pub mod members_view;
 pub mod membership;
 mod replica;
+pub mod replica_list;
 mod replica_report;
 mod settings;
 #[cfg(test)]
@@ -76,11 +79,17 @@ pub const OLDEST_FORMAT: u32 = FORMAT - 1;
 /// The position of a store after it has applied entries.
 pub type AppliedEntries = oneshot::Receiver<Result<LogPosition, LogError>>;
 
-/// The messages of calls between replicas.
+/// The messages of the service of a replica beside the API of the platform.
 pub mod peer {
-    pub use super::proto::{SnapshotRequest, SnapshotResponse};
+    pub use super::proto::peer_service_client::PeerServiceClient;
+    pub use super::proto::{
+        EtcdNode, ListedReplica, ReplicasRequest, ReplicasResponse, SnapshotRequest,
+        SnapshotResponse,
+    };
     /// The method of a snapshot.
     pub const SNAPSHOT: &str = "/scopegate.replica.v1.PeerService/Snapshot";
+    /// The method that lists the replicas.
+    pub const REPLICAS: &str = "/scopegate.replica.v1.PeerService/Replicas";
 }
 
 mod proto {

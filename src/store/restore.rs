@@ -87,10 +87,10 @@ impl RestoreError {
     }
 }
 
-/// A restored store.
+/// A store that has a new incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
-    /// The revision of the backup.
+    /// The revision of the backup, or that of the store before the new incarnation.
     pub backup: Revision,
     /// The revision at which the store continues.
     pub revision: Revision,
@@ -363,9 +363,7 @@ pub(super) fn fill(
 }
 
 /// Begins another incarnation of the store in this directory, which follows the log of a new cluster
-/// from its first head on, and returns that head. Revisions jump as those of a restore do, because
-/// changes of the last incarnation may be missing here. Initialisation is complete when the head is in
-/// etcd.
+/// from its first head on, and returns that head. Initialisation is complete when the head is in etcd.
 ///
 /// # Errors
 /// The store cannot be opened or written. It is as it was, or has begun the other incarnation.
@@ -375,6 +373,27 @@ pub fn begin_again(
     author: Author,
     now: Timestamp,
 ) -> Result<Head, OpenError> {
+    let (Restored { incarnation, revision, .. }, time) =
+        new_incarnation(dir, Some(cluster), author, now)?;
+    Ok(Head::first(cluster, incarnation, revision, time))
+}
+
+/// Begins another incarnation of the store in this directory, which belongs to no cluster.
+///
+/// # Errors
+/// The store cannot be opened or written. It is as it was, or has begun the other incarnation.
+pub fn begin_alone(dir: &Path, author: Author, now: Timestamp) -> Result<Restored, OpenError> {
+    Ok(new_incarnation(dir, None, author, now)?.0)
+}
+
+/// Begins another incarnation of a store where it is. Revisions jump as those of a restore do, because
+/// changes of the last incarnation may be missing here. Returns the time of the jump, too.
+fn new_incarnation(
+    dir: &Path,
+    cluster: Option<uuid::Uuid>,
+    author: Author,
+    now: Timestamp,
+) -> Result<(Restored, Timestamp), OpenError> {
     locked(dir, |_lock| {
         let mut store = VerifiedStore::read::<SledEngine>(dir, PAGE_CACHE, None)?;
         store.upgrade()?;
@@ -383,15 +402,15 @@ pub fn begin_again(
             checksum: store.checksum.number(),
             time_mark: store.time_mark.unwrap_or(Timestamp::UNIX_EPOCH),
         };
-        let incarnation = Incarnation::new_v4();
+        let (backup, incarnation) = (end.revision, Incarnation::new_v4());
         // The file names the incarnation. If this is interrupted, the store has none, which is no error.
         HighWaterMark::remove(dir)?;
         let engine = &*store.engine;
         let author = author.clone();
-        let (revision, time) = finish(engine, end, incarnation, Some(cluster), author, now)?;
+        let (revision, time) = finish(engine, end, incarnation, cluster, author, now)?;
         engine.sync()?;
         HighWaterMark::open(dir, incarnation, revision, time)?.sync()?;
-        Ok(Head::first(cluster, incarnation, revision, time))
+        Ok((Restored { backup, revision, incarnation }, time))
     })
 }
 

@@ -345,6 +345,10 @@ fn encode_replica(
     let descriptor =
         out.0.encode_descriptor("replica_lease_seconds_left", help, None, MetricType::Gauge)?;
     ConstGauge::new(left.as_secs_f64()).encode(descriptor)?;
+    let help = "1 if the catalog in force differs from the catalog file of the start, else 0";
+    let file = replica.report().borrow().catalog;
+    let differs = file.is_some_and(|file| file != authority.catalog_digest());
+    out.gauge("replica_catalog_file_differs", help, None, differs.into())?;
     let (log, sessions) = (replica.log_metrics(), replica.membership_metrics());
     let help = "The last revision of the log in etcd, as the replica last read it";
     out.gauge("replica_head_revision", help, None, log.head_revision.read())?;

@@ -9,6 +9,7 @@
 use crate::authority::operation::{Companies, Effect, Operation};
 use crate::policy::role::{Role, Roles};
 use crate::proto;
+use crate::store::replicated::peer;
 
 include!(concat!(env!("OUT_DIR"), "/operations.rs"));
 
@@ -29,6 +30,26 @@ static REFLECTION: Operation = Operation {
     is_logged: true,
 };
 
+/// The list of the replicas of a cluster. Metrics count it as a call of another path.
+static REPLICAS: Operation = Operation {
+    path: "other",
+    index: OPERATIONS.len(),
+    roles: Roles::NONE.with(Role::Operator).with(Role::Auditor),
+    effect: Effect::Read,
+    reads_page: false,
+    is_stream: false,
+    is_rated: true,
+    is_logged: true,
+};
+
+impl CompanyScoped for peer::ReplicasRequest {
+    const OPERATION: &'static Operation = &REPLICAS;
+
+    fn companies(&self) -> Companies<'_> {
+        Companies::All
+    }
+}
+
 /// A request of a method in the table.
 pub trait CompanyScoped {
     /// The method.
@@ -43,7 +64,10 @@ pub trait CompanyScoped {
 pub fn operation(path: &str) -> Option<&'static Operation> {
     // `Check` is the first one, so it is found at once.
     let operation = OPERATIONS.iter().find(|operation| operation.path == path);
-    operation.copied().or_else(|| REFLECTION_PATHS.contains(&path).then_some(&REFLECTION))
+    operation.copied().or_else(|| match path {
+        peer::REPLICAS => Some(&REPLICAS),
+        _ => REFLECTION_PATHS.contains(&path).then_some(&REFLECTION),
+    })
 }
 
 /// The names of the services of the API, once each.

@@ -26,6 +26,8 @@ use crate::harness::raw::WAIT_LIMIT;
 
 /// The lapse time of the records of these tests.
 const LAPSE_SECONDS: u64 = 5;
+/// When a wait is given up.
+const GIVEN_UP_SECONDS: u64 = 10;
 /// More revisions than a replica publishes during a test.
 const REVISION: Revision = Revision(1 << 40);
 
@@ -84,7 +86,7 @@ impl Replica {
     }
 
     fn fences(&self, record: &MemberRecord) -> u64 {
-        self.metrics.fences.read().get(&record.name).copied().unwrap_or(0)
+        self.metrics.fences.read().get(record.name.as_str()).copied().unwrap_or(0)
     }
 }
 
@@ -286,10 +288,10 @@ async fn barrier_goes_on_when_etcd_answers_again() {
     renew(&client, &mut other, Revision(1)).await;
     let outcome = replica.wait(&[&record("c")]);
     let again = replica.barrier.everywhere(REVISION);
-    replica.set_clock_forward(LAPSE_SECONDS + 4);
+    replica.set_clock_forward(GIVEN_UP_SECONDS);
     let error = Err(StoreError::NotYetEverywhere(None));
     assert_eq!(ended(outcome).await, error);
-    let forward = async { replica.set_clock_forward(LAPSE_SECONDS + 4) };
+    let forward = async { replica.set_clock_forward(GIVEN_UP_SECONDS) };
     assert_eq!(tokio::join!(again, forward).0, error);
     // And with the task.
     let outcome = replica.wait(&[&other]);

@@ -23,6 +23,7 @@ mod cli_output;
 mod cli_previews;
 mod client_credentials;
 mod clock;
+mod cluster_administration;
 mod company_limits;
 mod connections;
 mod consistency;

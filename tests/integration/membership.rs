@@ -161,28 +161,31 @@ async fn replica_joins_when_it_has_applied_the_log_and_leaves_no_record() {
     assert_eq!(*state.borrow(), MembershipState::Left);
 }
 
-#[tokio::test]
-async fn fenced_session_ends_before_its_record_is_gone_and_another_one_begins() {
+/// Fences the session of a replica, and tells it if it does not have to find out itself.
+async fn fence(is_told: bool) {
     let Some(etcd) = Etcd::start(1, &[]).await else { return };
     let client = etcd.client();
     put(&client, keys::HEAD, head(2).encode()).await;
     let mut replica = Replica::start(&[etcd.address(0)], TTL);
-    let mut session = replica.until_joined(Uuid::nil()).await;
-    for is_told in [false, true] {
-        let noted = replica.lease.note().expect("a session");
-        let record = records(&client).await.pop().expect("a record");
-        let fenced = MemberRecord { fenced: true, ..record };
-        put(&client, &keys::member(session), fenced.encode()).await;
-        if is_told {
-            replica.lost.send(Some(session)).expect("a receiver");
-        }
-        until_records(&client, |records| records.iter().all(|one| one.session != session)).await;
-        assert!(!replica.lease.holds(noted, boot_clock::now));
-        session = replica.until_joined(session).await;
-        assert!(!replica.lease.holds(noted, boot_clock::now), "the ended session never goes on");
-        assert!(replica.may_answer());
+    let session = replica.until_joined(Uuid::nil()).await;
+    let noted = replica.lease.note().expect("a session");
+    let record = records(&client).await.pop().expect("a record");
+    let fenced = MemberRecord { fenced: true, ..record };
+    put(&client, &keys::member(session), fenced.encode()).await;
+    if is_told {
+        replica.lost.send(Some(session)).expect("a receiver");
     }
-    assert_eq!((replica.metrics.fences.read(), replica.metrics.sessions.read()), (2, 3));
+    until_records(&client, |records| records.iter().all(|one| one.session != session)).await;
+    assert!(!replica.lease.holds(noted, boot_clock::now));
+    replica.until_joined(session).await;
+    assert!(!replica.lease.holds(noted, boot_clock::now), "the ended session never goes on");
+    assert!(replica.may_answer());
+    assert_eq!((replica.metrics.fences.read(), replica.metrics.sessions.read()), (1, 2));
+}
+
+#[tokio::test]
+async fn fenced_session_ends_before_its_record_is_gone_and_another_one_begins() {
+    tokio::join!(fence(false), fence(true));
 }
 
 /// Cuts a replica off from etcd until its lease is over, and mends that.
@@ -211,18 +214,8 @@ async fn cut_off(cut: fn(&Proxy)) {
 }
 
 #[tokio::test]
-async fn replica_without_connections_stops_by_itself_and_joins_again() {
-    cut_off(Proxy::cut).await;
-}
-
-#[tokio::test]
-async fn replica_whose_requests_are_late_stops_by_itself_and_joins_again() {
-    cut_off(Proxy::hold_requests).await;
-}
-
-#[tokio::test]
-async fn replica_without_answers_stops_by_itself_and_joins_again() {
-    cut_off(Proxy::hold_answers).await;
+async fn replica_without_connections_or_answers_stops_by_itself_and_joins_again() {
+    tokio::join!(cut_off(Proxy::cut), cut_off(Proxy::hold_requests), cut_off(Proxy::hold_answers));
 }
 
 #[tokio::test]
@@ -236,7 +229,8 @@ async fn session_goes_on_when_the_leader_of_etcd_dies_or_a_node_hangs() {
     let mut replica = Replica::start(&addresses, ttl);
     let session = replica.until_joined(Uuid::nil()).await;
     let noted = replica.lease.note().expect("a session");
-    for is_killed in [true, false, true] {
+    for (seq, is_killed) in [(3, true), (4, false)] {
+        put(&etcd.client(), keys::HEAD, head(seq).encode()).await;
         let leader = etcd.leader().await;
         if is_killed {
             etcd.kill(leader);
@@ -244,6 +238,8 @@ async fn session_goes_on_when_the_leader_of_etcd_dies_or_a_node_hangs() {
             etcd.pause(leader);
         }
         let until = replica.lease.until();
+        // It has news to tell, so a beat begins at once.
+        replica.followed.send(followed(seq)).expect("a receiver");
         let renewed = async {
             while replica.lease.until() == until && replica.may_answer() {
                 tokio::time::sleep(Duration::from_millis(10)).await;

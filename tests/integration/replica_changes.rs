@@ -141,6 +141,45 @@ async fn change_its_repeat_and_its_refusal_wait_for_the_other_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replica_lists_all_replicas_for_operators_and_auditors() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let [first, _] = cluster.clients().await;
+    let list = |key: &str| {
+        let address = &cluster.first.address;
+        let mut command = scopegate();
+        command.args(["replicas", "list", "--output", "json", "--endpoint", address]);
+        let ended = command.env("SCOPEGATE_KEY", key).output().expect("it runs");
+        match ended.status.success() {
+            true => Ok(String::from_utf8(ended.stdout).expect("a text")),
+            false => Err(String::from_utf8(ended.stderr).expect("a text")),
+        }
+    };
+    let secret = async |role: Role| {
+        let (name, roles) = ("caller".to_owned(), vec![role.into()]);
+        let request = CreateKeyRequest { name, roles, ..CreateKeyRequest::default() };
+        first.keys.clone().create_key(request).await.expect("created").into_inner().secret
+    };
+    let listed = list(&secret(Role::Auditor).await).expect("listed");
+    assert!(list(&cluster.key).is_ok());
+    let shown: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let replicas = shown["replicas"].as_array().expect("a list").iter();
+    let states: Vec<_> = replicas.map(|one| (&one["replica"], &one["state"])).collect();
+    let serving = &"serving".into();
+    assert_eq!(states, [(&"r1".into(), serving), (&"r2".into(), serving)]);
+    assert_eq!((&shown["reached"], &shown["leader"]), (&1.into(), &cluster.etcd.address(0).into()));
+    let error = list(&secret(Role::Service).await).expect_err("not its call");
+    assert!(error.contains("does not permit this call"), "{error}");
+    let error = list("").expect_err("no key");
+    assert!(error.contains("key"), "{error}");
+    // A server of its own has no replicas.
+    let dir = tempfile::tempdir().expect("a directory");
+    let alone = Server::start(dir.path(), &[]);
+    let ended = scopegate().args(["replicas", "list", "--endpoint", &alone.address]).output();
+    let error = String::from_utf8(ended.expect("it runs").stderr).expect("a text");
+    assert!(error.contains("started without --replicate"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn command_line_changes_at_the_first_try_when_a_replica_was_killed() {
     let Some(cluster) = Cluster::start().await else { return };
     let [first, _] = cluster.clients().await;

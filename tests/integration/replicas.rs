@@ -21,6 +21,16 @@ use crate::harness::cluster::Cluster;
 /// The shortest lease, so that what waits for its end is soon over.
 const LEASE: Duration = Duration::from_secs(3);
 
+/// A size that the long form of the tests raises.
+fn size(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
+}
+
+/// How often a fault is repeated that one test has once.
+fn rounds() -> u64 {
+    size("SCOPEGATE_REPLICA_ROUNDS", 1)
+}
+
 /// Three replicas on one node of etcd.
 async fn three() -> Option<Cluster> {
     Cluster::start(1, &[], 3, LEASE).await

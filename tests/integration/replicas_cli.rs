@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use scopegate::policy::id::Name;
 use scopegate::policy::revision::Revision;
 use scopegate::store::replicated::ReplicaReport;
@@ -16,7 +16,7 @@ use scopegate::store::replicated::etcd::{Client, Operation, Range, Txn};
 use scopegate::store::replicated::head::{Head, HeadState};
 use scopegate::store::replicated::initialisation::{self, InitError};
 use scopegate::store::replicated::member_record::{MemberRecord, PeerToken};
-use scopegate::store::replicated::{Cluster, keys, listing};
+use scopegate::store::replicated::{Cluster, closing, keys, listing};
 use scopegate::store::{CommitObserver, FactKey, Outcome, Store};
 use serde_json::Value;
 use uuid::Uuid;
@@ -265,7 +265,7 @@ async fn interrupted_initialisation_of_a_store_is_completed_by_the_next() {
     client.txn(&Txn { then: removed, ..Txn::default() }, WITHIN).await.expect("removed");
     init_of(&etcd, &dir, &[]).fails(64, "run `replicas init --again`");
     put(&client, &keys::entry(1), vec![1]).await;
-    init(&etcd, &[]).fails(64, "entries of a log and no head");
+    init(&etcd, &[]).fails(64, "and no head");
     // So it can begin another cluster.
     init_of(&etcd, &dir, &["--again", "--all-stopped"]).succeeds();
     let begun = head(&client).await.expect("a head");
@@ -328,8 +328,10 @@ async fn transaction_whose_answer_is_lost_is_not_reported_as_a_failure() {
     let (first, second) = (head_of(Uuid::new_v4()), head_of(Uuid::new_v4()));
     for new in [&first, &second] {
         let client = Etcd::client_of(&[&proxy.address]);
-        let listing = initialisation::listing(&client).await.expect("an answer");
-        let closed = initialisation::close(&client, &listing).await.expect("closed");
+        let closed = match head(&client).await {
+            Some(_) => Some(closing::close(&client, Uuid::new_v4()).await.expect("closed").1),
+            None => None,
+        };
         proxy.hold_answers();
         let (replaced, ()) = tokio::join!(initialisation::replace(&client, closed, new), async {
             while head(&direct).await.as_ref() != Some(new) {}
@@ -398,6 +400,14 @@ async fn replicas_are_listed_and_fenced() {
     put_member(&client, &member("silent", false)).await;
     put_member(&client, &member("fenced", true)).await;
     let mut serving = member("serving", false);
+    serving.started = Timestamp::now() - SignedDuration::from_hours(50);
+    serving.report = ReplicaReport {
+        free_bytes: Some(3 << 20),
+        diverged: 2,
+        audit_log_retention: Some(Duration::from_secs(90 * 86_400)),
+        catalog: Some(blake3::hash(b"scopes: { a: }")),
+        ..ReplicaReport::default()
+    };
     let renewed = tokio::spawn({
         let client = etcd.client();
         async move {
@@ -408,24 +418,45 @@ async fn replicas_are_listed_and_fenced() {
             }
         }
     });
-    let address = etcd.address(0).to_owned();
-    let json = tokio::task::spawn_blocking(move || {
-        run(command("list", &address).args(["--output", "json"])).succeeds()
-    });
-    let shown: Value = serde_json::from_str(&json.await.expect("ended")).expect("JSON");
+    let listed = |args: &'static [&'static str]| {
+        let address = etcd.address(0).to_owned();
+        tokio::task::spawn_blocking(move || run(command("list", &address).args(args)).succeeds())
+    };
+    let (json, table) = tokio::join!(listed(&["--output", "json"]), listed(&[]));
+    let shown: Value = serde_json::from_str(&json.expect("ended")).expect("JSON");
     renewed.abort();
     let states: Vec<_> = shown["replicas"].as_array().expect("a list").iter().collect();
     let states = states.iter().map(|replica| {
         let text = |field: &str| replica[field].as_str().expect("a text");
-        (text("replica"), text("state"), replica["beat_ms"].is_u64())
+        (text("replica"), text("state"), replica["lease_ms"].is_u64())
     });
     let expected =
         [("fenced", "fenced", false), ("serving", "serving", true), ("silent", "silent", false)];
     assert_eq!(states.collect::<Vec<_>>(), expected);
     assert_eq!((&shown["reached"], &shown["nodes"]), (&1.into(), &1.into()));
     assert_eq!(shown["leader"], etcd.address(0));
-    let table = list(&[]).succeeds();
-    assert!(table.contains("REPLICA") && table.contains("etcd 1 of 1, leader"), "{table}");
+    let table = table.expect("ended");
+    for line in [
+        "the replicas keep changes for different times (--audit-log-retention): for 90d at serving; without \
+         a limit at silent",
+        "(--catalog): file ",
+        " at serving; no file at silent",
+        "2 facts of `serving` differed",
+        "the disk of `serving` has 3.0 MiB left",
+        "etcd 1 of 1, leader",
+    ] {
+        assert!(table.contains(line), "{line}: {table}");
+    }
+    let columns = |name: &str| {
+        let line = table.lines().find(|line| line.starts_with(name)).expect("a line");
+        line.split_whitespace().map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        columns("REPLICA").join(" "),
+        "REPLICA STATE LEASE PUBLISHED BEHIND CLOCK VERSION SINCE"
+    );
+    let [_, state, lease, .., since] = &*columns("serving") else { panic!("{table}") };
+    assert_eq!((&**state, &lease[..2], &**since), ("serving", "3.", "2d"));
     let fence = |name: &str| run(command("fence", etcd.address(0)).arg(name));
     assert!(fence("silent").succeeds().contains("silent is fenced"));
     let listing = listing::Listing::read(&client, WITHIN).await.expect("an answer");
@@ -436,10 +467,10 @@ async fn replicas_are_listed_and_fenced() {
 
 #[test]
 fn commands_of_replicas_say_what_is_missing() {
-    run(scopegate().args(["replicas", "list"])).fails(64, "--replicate etcd://");
     run(scopegate().args(["replicas", "init"])).fails(64, "--replicate etcd://");
     let nowhere = free_address();
     run(&mut command("list", &nowhere)).fails(69, "etcd gave no answer");
+    run(scopegate().args(["replicas", "list", "--endpoint", &nowhere])).fails(74, &nowhere);
     let failed = run(command("list", &nowhere).args(["--output", "json"]));
     let failed: Value = serde_json::from_str(&failed.error).expect("JSON");
     assert!(failed["error"]["message"].as_str().expect("a text").contains("etcd gave no answer"));

@@ -4,7 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
+use crate::harness::etcd::Etcd;
 use crate::harness::{Server, free_address, scopegate};
 use scopegate::proto::*;
 
@@ -162,4 +165,74 @@ async fn a_file_with_a_byte_order_mark_is_applied_once() {
     std::fs::write(&file, GOOD).expect("written");
     let server = Server::start(&data, &["--catalog", path]);
     assert_eq!(server.logged("the catalog file was applied before"), 1);
+}
+
+/// During an upgrade replicas have different files. None of them replaces a catalog, and of several starts
+/// of a new cluster one decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_of_several_catalog_files_is_applied_once_to_a_cluster() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let url = format!("etcd://{}/test", etcd.address(0));
+    let init = scopegate().args(["replicas", "init", "--replicate", &url]).output();
+    assert!(init.expect("it runs").status.success());
+    let dir = tempfile::tempdir().expect("a directory");
+    let files = [0, 1, 2].map(|number| {
+        let file = dir.path().join(format!("{number}.yaml"));
+        std::fs::write(&file, format!("{GOOD} # {number}")).expect("written");
+        file.to_str().expect("a path").to_owned()
+    });
+    let metrics = files.each_ref().map(|_| free_address());
+    let start = |number: usize, file: &str| {
+        let name = number.to_string();
+        let args = ["--replicate", &url, "--replica-name", &name, "--metrics", &metrics[number]];
+        let args = [&args[..], &["--catalog", file, "--replica-lease", "3s"]].concat();
+        Server::launch(scopegate(), &dir.path().join(&name), &args)
+    };
+    let served = |(mut server, serving): (Server, Receiver<(String, String)>)| {
+        (server.address, _) = serving.recv_timeout(Duration::from_secs(60)).expect("it serves");
+        server
+    };
+    // All are started before one of them serves.
+    let mut servers = [0, 1, 2].map(|number| start(number, &files[number])).map(served);
+    let differs = || {
+        metrics
+            .each_ref()
+            .map(|at| gauge(at, "scopegate_replica_catalog_file_differs") == Some(1.0))
+    };
+    let catalog = async |server: &Server| {
+        let mut client = server.client().await.catalog;
+        client.get_catalog(GetCatalogRequest {}).await.expect("read").into_inner().yaml
+    };
+    let first = catalog(&servers[0]).await;
+    let is_of = |number: usize| first == format!("{GOOD} # {number}");
+    let winner = (0..3).find(|number| is_of(*number)).expect("one of the files");
+    assert_eq!(differs(), [0, 1, 2].map(|number| number != winner));
+    for (number, server) in servers.iter().enumerate() {
+        assert_eq!(catalog(server).await, first, "{number}");
+        let warned = server.logged("the catalog file differs from the catalog in force");
+        assert_eq!(warned, usize::from(number != winner), "{number}");
+    }
+    let changes = async |server: &Server| {
+        let mut client = server.client().await.changes;
+        let listed = client.list_changes(ListChangesRequest::default()).await;
+        listed.expect("listed").into_inner().changes.len()
+    };
+    assert_eq!(changes(&servers[0]).await, 1, "the other files changed nothing");
+
+    // An operator applies another file.
+    let loser = (winner + 1) % 3;
+    let request =
+        ApplyCatalogRequest { yaml: format!("{GOOD} # {loser}"), ..ApplyCatalogRequest::default() };
+    servers[0].client().await.catalog.apply_catalog(request).await.expect("applied");
+    assert_eq!(differs(), [0, 1, 2].map(|number| number != loser));
+    // A restart changes nothing, and a file that is no catalog does not prevent it.
+    let broken = dir.path().join("broken.yaml");
+    std::fs::write(&broken, "scopes: { a: , b").expect("written");
+    for (number, file) in [(winner, &*files[winner]), (loser, broken.to_str().expect("a path"))] {
+        servers[number].signal("TERM");
+        while servers[number].is_running() {}
+        servers[number] = served(start(number, file));
+    }
+    assert_eq!(changes(&servers[winner]).await, 2);
+    assert_eq!(gauge(&metrics[loser], "scopegate_catalog_file_rejected"), Some(1.0));
 }

@@ -15,6 +15,12 @@ pub fn unknown_method() -> Status {
     Problem::new(Code::Unimplemented, "METHOD_NOT_FOUND", message).into()
 }
 
+/// The method is for replicas, and the server is a single one.
+pub fn not_a_replica() -> Status {
+    let message = "this server is not one of several replicas: it was started without --replicate";
+    Problem::new(Code::Unimplemented, "METHOD_NOT_FOUND", message).into()
+}
+
 /// The header `grpc-timeout` is malformed.
 pub fn bad_deadline() -> Status {
     let message = "the header `grpc-timeout` must be one to eight digits and one of `H`, `M`, `S`, `m`, \

@@ -34,7 +34,7 @@ use uuid::Uuid;
 use super::barrier_metrics::BarrierMetrics;
 use super::etcd::RangeAnswer;
 use super::member_record::MemberRecord;
-use super::members_view::{MembersView, lapse_time};
+use super::members_view::MembersView;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
 use crate::store::StoreError;
@@ -50,11 +50,10 @@ const MAX_GAP: u64 = 300 * MILLISECOND;
 /// For how long no session is fenced after a range had no answer. The node that gave none, or the leader that
 /// was elected meanwhile, may cost other replicas two time limits of their renewals.
 const AFTER_FAILURE: u64 = 2_000 * MILLISECOND;
-/// A wait is given up this long after the longest lapse time of the records that it waits for.
-const GRACE: u64 = 4_000 * MILLISECOND;
-/// The lapse time of a record that no answer has shown yet: the shortest one. When a wait ends by it,
-/// etcd has not answered for the whole time.
-const UNSEEN_TTL: Duration = Duration::from_secs(3);
+/// A wait is given up after this time, so that callers need no deadline that depends on the leases of
+/// replicas. A record with the default lease lapses in less. A caller that repeats its change goes on
+/// waiting.
+const MAX_WAIT: u64 = 10_000 * MILLISECOND;
 /// The interval of ranges while there is a wait: a fraction of [`MAX_GAP`].
 const WAITING_INTERVAL: u64 = 100 * MILLISECOND;
 /// The interval of ranges while there is none and records change.
@@ -178,8 +177,6 @@ struct Wait {
     after: u64,
     pending: Vec<Pending>,
     waited_for: BTreeSet<Name>,
-    /// The longest lapse time of the records that it waits for.
-    lapse_time: Duration,
 }
 
 /// A record that has not told the revision.
@@ -297,21 +294,19 @@ impl Barrier {
 
     /// Ends the waits that have taken too long, and those whose callers have gone.
     pub(super) fn give_up(&mut self, now: u64) {
-        let unseen = nanoseconds(lapse_time(UNSEEN_TTL)) + GRACE;
         let metrics = &self.metrics;
-        let is_in_time = |call: &Call, limit| {
-            let is_late = now >= call.since.saturating_add(limit);
+        let is_in_time = |call: &Call| {
+            let is_late = now >= call.since.saturating_add(MAX_WAIT);
             if is_late && !call.is_closed() {
                 metrics.given_up.inc();
             }
             !is_late && !call.is_closed()
         };
         for calls in [&mut self.queued, &mut self.asked] {
-            calls.retain(|call| is_in_time(call, unseen));
+            calls.retain(is_in_time);
         }
         self.waits.retain_mut(|wait| {
-            let limit = nanoseconds(wait.lapse_time).saturating_add(GRACE);
-            wait.calls.retain(|call| is_in_time(call, limit));
+            wait.calls.retain(is_in_time);
             !wait.calls.is_empty()
         });
     }
@@ -348,7 +343,6 @@ impl Wait {
             after,
             pending: listed.into_iter().map(pending).collect(),
             waited_for: BTreeSet::new(),
-            lapse_time: lapse_time(UNSEEN_TTL),
         }
     }
 
@@ -362,7 +356,7 @@ impl Wait {
         counts_gone: bool,
         had_gap: bool,
     ) {
-        let Self { revision, pending, waited_for, lapse_time, .. } = self;
+        let Self { revision, pending, waited_for, .. } = self;
         pending.retain_mut(|pending| {
             if Some(pending.session) == own {
                 return false;
@@ -371,7 +365,6 @@ impl Wait {
             if member.has_published(*revision) {
                 return false;
             }
-            *lapse_time = member.lapse_time().max(*lapse_time);
             if let Some(record) = &member.record {
                 waited_for.insert(record.name.clone());
                 pending.see(now, record.published, had_gap);
@@ -418,10 +411,6 @@ impl Pending {
             (self.quiet_since, self.published) = (now, published);
         }
     }
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use crate::store::{Receipt, StoreError};
 pub(in crate::store) enum EntryOutcome {
     /// The log has it. These sessions had a record when it was committed, besides the own one.
     Committed(Vec<Uuid>),
-    /// The log does not have it, and never will: these entries came first.
+    /// The log does not have it, and never will: these entries came first, or the format of the log has
+    /// changed.
     Behind(Vec<(Entry, Hash)>),
     /// It is not committed, or it is not known.
     Rejected(StoreError),

@@ -165,10 +165,15 @@ impl EtcdLog {
     /// What has the place of an entry in the log; none if nothing has.
     fn place(&mut self, entry: &NewEntry, page: LogPage) -> Option<Placed> {
         let first = page.entries.first().map(|(_, hash)| *hash);
-        self.format = page.head.format;
+        let is_other_format =
+            std::mem::replace(&mut self.format, page.head.format) != page.head.format;
         // The store may have applied all entries up to it by the next commit.
         self.head = Some((page.head, page.head_bytes));
-        let first = first?;
+        let Some(first) = first else {
+            // The entry is made again in the format of the head. A transaction in doubt compares a head of
+            // the earlier format, and none of those comes back.
+            return is_other_format.then(|| Placed::Others(EntryOutcome::Behind(Vec::new())));
+        };
         // The entry has a random id, so its hash is that of no other entry.
         Some(match first == entry.after.hash {
             true => Placed::Own,

@@ -4,13 +4,13 @@
 //! replaces, so it is carried out once at most. If the head in etcd then is of the cluster that is being
 //! initialised, it was carried out.
 //!
-//! A head is replaced in three steps. It is closed, so that no entry is committed and no replica
-//! joins. All replicas of the earlier cluster stop answering: they see that it is closed or that they
-//! are fenced, and without an answer of etcd their leases end. Then one transaction removes the
-//! earlier log and puts the new head.
+//! A head is replaced after the log was [closed](super::closing) and no replica of the earlier cluster
+//! answers. One transaction puts the new head, and removes all that belongs to the earlier
+//! log: its entries and their pieces, the records, the times at which credentials were seen, and what was
+//! noted for the compaction.
 //!
-//! Not here: the store that a cluster begins with, and the wait for the end of all leases; see
-//! [`LONGEST_LEASE`].
+//! Not here: the store that a cluster begins with, and the wait for the end of all leases if etcd may
+//! have lost records; see [`LONGEST_LEASE`].
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ use uuid::Uuid;
 use super::LogError;
 use super::entry::Entry;
 use super::etcd::{Client, Compare, EtcdError, Operation, Range, Txn, unsupported_version};
-use super::head::{Head, HeadState};
+use super::head::Head;
 use super::keys;
-use super::listing::{Listing, ListingError, fence, read_head};
+use super::listing::{Listing, ListingError, read_head};
 use crate::policy::revision::Revision;
 
 /// After this time no replica answers any more that has not renewed its record: the longest lease is
@@ -98,68 +98,19 @@ pub async fn begin(client: &Client, head: &Head, first: Option<Vec<u8>>) -> Resu
     put(client, None, head, first.into_iter().collect()).await
 }
 
-/// Closes the head that is in etcd, and ends the sessions of all replicas. Returns the bytes of the
-/// closed head; None if there is no head.
-///
-/// # Errors
-/// The head was replaced meanwhile, or etcd gave no answer.
-pub async fn close(client: &Client, listing: &Listing) -> Result<Option<Bytes>, InitError> {
-    let closed = match &listing.head {
-        None => None,
-        Some((Head { state: HeadState::Closed(_), .. }, seen)) => Some(seen.clone()),
-        // A commit may come between, which is why the head is read again.
-        Some(_) => Some(close_open(client).await?),
-    };
-    for member in Listing::read(client, WITHIN).await?.members {
-        // A replica that cannot be fenced sees the closed head, and ends its session itself.
-        fence(client, &member, WITHIN).await.map_err(InitError::Etcd)?;
-    }
-    Ok(closed)
-}
-
-/// The transaction that closes the log, if its head still has the bytes that were seen.
-pub(super) fn closing(head: Head, seen: Bytes) -> Txn {
-    let closed = Head { state: HeadState::Closed(Uuid::new_v4()), ..head };
-    Txn {
-        compares: vec![Compare::Is(keys::HEAD.to_owned(), seen)],
-        then: vec![Operation::Put(keys::HEAD.to_owned(), closed.encode().into())],
-        or_else: vec![],
-    }
-}
-
-async fn close_open(client: &Client) -> Result<Bytes, InitError> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let answer =
-            client.range(&Range::key(keys::HEAD), WITHIN).await.map_err(InitError::Etcd)?;
-        let (head, seen) = read_head(&answer)?.ok_or(LogError::Damaged("head"))?;
-        match head.state {
-            HeadState::Closed(_) => return Ok(seen),
-            HeadState::Open => {
-                let txn = closing(head, seen);
-                // Whatever came of it, the next look tells.
-                if let Err(error) = client.txn(&txn, WITHIN).await
-                    && (error.is_certain() || Instant::now() > deadline)
-                {
-                    return Err(InitError::Etcd(error));
-                }
-            }
-        }
-    }
-}
-
-/// Replaces a closed head, or none, by that of a new cluster, and removes the earlier log and its
-/// records.
+/// Puts the head of a cluster that begins with a store, in the place of a closed head or of none. The log
+/// and the records of an earlier cluster are removed.
 ///
 /// # Errors
 /// The head was replaced meanwhile, or etcd gave no answer.
 pub async fn replace(client: &Client, closed: Option<Bytes>, head: &Head) -> Result<(), InitError> {
-    let removed = [keys::LOG, keys::PARTS, keys::MEMBERS];
+    let removed = [keys::LOG, keys::MEMBERS];
     let removed = removed.map(|prefix| Operation::Delete(Range::under(prefix)));
     put(client, closed, head, removed.to_vec()).await
 }
 
-/// Puts a head where etcd has `earlier`, with other operations.
+/// Puts a head where etcd has `earlier`, with other operations, and removes what no cluster
+/// takes over from an earlier one.
 async fn put(
     client: &Client,
     earlier: Option<Bytes>,
@@ -167,6 +118,9 @@ async fn put(
     mut then: Vec<Operation>,
 ) -> Result<(), InitError> {
     let key = || keys::HEAD.to_owned();
+    let removed =
+        [Range::under(keys::PARTS), Range::under(keys::SEEN), Range::key(keys::COMPACTED)];
+    then.extend(removed.map(Operation::Delete));
     then.push(Operation::Put(key(), head.encode().into()));
     let txn = Txn {
         compares: vec![match earlier {

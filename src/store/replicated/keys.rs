@@ -16,6 +16,11 @@ pub const PARTS: &str = "part/";
 /// The prefix of the records of the sessions.
 pub const MEMBERS: &str = "members/";
 
+/// The prefix of the times at which credentials were last seen.
+pub const SEEN: &str = "seen/";
+/// What was noted for the compaction of etcd's history.
+pub const COMPACTED: &str = "compacted";
+
 /// The entry of this number. The keys have the order of the numbers.
 #[must_use]
 pub fn entry(seq: u64) -> String {

@@ -41,14 +41,15 @@ pub enum LogError {
     Damaged(&'static str),
     /// There is no log under the prefix.
     #[error(
-        "etcd has no log under this prefix: initialise the cluster with `scopegate replicas init`, or \
-         correct the prefix"
+        "etcd has no log under this prefix: correct the prefix, or begin the cluster: a new one with \
+         `scopegate replicas init`, and one whose etcd has lost its data with `--again`"
     )]
     Missing,
     /// The log is closed.
     #[error(
-        "the log is closed, so no replica joins it: wait for the initialisation of the cluster, or do it \
-         with `scopegate replicas init --again`"
+        "the log is closed, so no replica joins it: its store was made that of a single server, or the \
+         cluster is being replaced, or etcd was set back; begin a cluster again with `scopegate replicas \
+         init --again` or `--replace`"
     )]
     Closed,
     /// The log belongs to another cluster.

@@ -15,22 +15,25 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::closing::closing;
 use super::entry::Entry;
 use super::etcd::{self, Client, Operation, Range, Txn, TxnAnswer};
 use super::etcd_log::EtcdLog;
 use super::follower::Follower;
 use super::head::{Head, HeadState};
-use super::initialisation::closing;
+use super::listing::{Listing, ListingError};
 use super::log_page::{LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
 use super::members_view::{Member, MembersView};
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
+use super::replica_list::{EtcdNode, ReplicaList, SeenRenewal};
 use super::truncation::Truncation;
 use super::{
     BarrierMetrics, Clocks, Followed, LogError, LogMetrics, LogPosition, LogWriter, ReplicaReport,
     Settings, Waited, etcd_log, keys,
 };
+use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
 use crate::store::lease::Lease;
@@ -212,6 +215,27 @@ impl Replica {
             Ok(records)
         });
         read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
+    /// The log and all records, with the renewals that this replica has seen.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn list(&self) -> Result<ReplicaList, ReplicaError> {
+        let client = Arc::clone(&self.client);
+        let read = self.runtime.spawn(async move {
+            tokio::join!(Listing::read(&client, FIRST_ANSWER), client.status(FIRST_ANSWER))
+        });
+        let (listing, status) = read.await.map_err(|_| ReplicaError::NoThread)?;
+        let nodes = EtcdNode::all(&self.settings.etcd.url.nodes, &status);
+        let (now, members) = (boot_clock::now(), self.members());
+        let clocks = members.clocks_ahead(now, machine_time());
+        let seen = |record: &MemberRecord| {
+            let member = members.get(record.session)?;
+            let age = Duration::from_nanos(now.saturating_sub(member.since));
+            Some(SeenRenewal { age, clock_ahead: *clocks.get(&record.name)? })
+        };
+        Ok(ReplicaList::new(listing?, nodes, seen)?)
     }
 
     /// Whether the log goes on from this position of a store of its cluster.
@@ -493,6 +517,15 @@ impl From<etcd::EtcdError> for ReplicaError {
         match error.is_certain() {
             true => Self::Settings(format!("etcd refused to answer: {error}")),
             false => Self::NoAnswer(error.to_string()),
+        }
+    }
+}
+
+impl From<ListingError> for ReplicaError {
+    fn from(error: ListingError) -> Self {
+        match error {
+            ListingError::Etcd(error) => error.into(),
+            ListingError::Log(error) => error.into(),
         }
     }
 }

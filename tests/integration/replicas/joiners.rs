@@ -1,13 +1,14 @@
 //! Joiners: replicas that begin to answer, or must not.
 
 use bytes::Bytes;
+use scopegate::proto::*;
 use scopegate::store::replicated::etcd::{Operation, Range, Txn};
 use scopegate::store::replicated::head::Head;
 use scopegate::store::replicated::keys;
 
 use super::load::Load;
-use super::{sentence, three};
-use crate::harness::cluster::until;
+use super::{LEASE, sentence, three};
+use crate::harness::cluster::{Cluster, until};
 use crate::harness::etcd::WITHIN;
 use crate::harness::fake_clock::FakeClock;
 use crate::harness::scopes_of;
@@ -40,6 +41,37 @@ async fn a_replica_with_an_empty_directory_joins_and_nobody_waits() {
         load.end_row("the clock of a replica is behind").untouched(&[0, 1, 2]);
     }
     load.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_whose_next_entry_was_deleted_take_a_snapshot_at_their_start() {
+    let Some(mut cluster) = Cluster::start(1, &[], 2, LEASE).await else { return };
+    assert!(cluster.replicas[1].take().terminate().success());
+    let first = cluster.client(0);
+    first.create_company("acme", Some(&["a"])).await;
+    first.create_credential("acme", "key", &["a"]).await;
+    // As a truncation does when no record of a replica lacks the entries.
+    let deleted = vec![Operation::Delete(Range::under(keys::LOG))];
+    let deleted = Txn { then: deleted, ..Txn::default() };
+    cluster.etcd.client().txn(&deleted, WITHIN).await.expect("an answer");
+    first.restrict("acme", &["a"]).await;
+    // One is behind, and one is empty.
+    let empty = cluster.add();
+    for number in [1, empty] {
+        cluster.launch(number);
+    }
+    for number in [1, empty] {
+        cluster.until_serving(number).await;
+        let reason = cluster.client(number).reason("acme", "key", &["a"]).await;
+        assert_eq!(reason, Reason::ScopeNotInCompany, "{number}");
+    }
+    assert_eq!(cluster.logged("the snapshot of a replica is installed"), 2);
+    // They follow the log from there.
+    cluster.client(empty).create_company("umbrella", Some(&["a"])).await;
+    for client in cluster.clients() {
+        let company = GetCompanyRequest { company_id: "umbrella".to_owned() };
+        client.directory.clone().get_company(company).await.expect("a company");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

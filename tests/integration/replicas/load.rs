@@ -24,7 +24,7 @@ use crate::harness::{Client, scopes_of};
 
 const SCOPE: &[&str] = &["a"];
 /// The pause of a checker and of a writer, so that the machine has time for etcd.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(8);
 /// The pause before a call that failed is repeated.
 const AGAIN: Duration = Duration::from_millis(10);
 

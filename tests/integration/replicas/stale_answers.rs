@@ -3,14 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-use super::LEASE;
 use super::load::{Load, Route};
+use super::{LEASE, size};
 use crate::fixture::Rng;
 use crate::harness::cluster::{Cluster, until};
-
-fn size(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(default)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_stale_while_faults_come_at_random() {
@@ -19,11 +15,11 @@ async fn no_answer_is_stale_while_faults_come_at_random() {
     let seed = size("SCOPEGATE_SEED", RandomState::new().hash_one(0));
     eprintln!("SCOPEGATE_SEED={seed}");
     let mut rng = Rng(seed);
-    for _ in 0..size("SCOPEGATE_REPLICA_FAULTS", 4) {
+    for _ in 0..size("SCOPEGATE_REPLICA_FAULTS", 2) {
         fault(&mut cluster, &load, &mut rng).await;
         load.changes_go_on_somewhere(5).await;
     }
-    let checks = size("SCOPEGATE_REPLICA_CHECKS", 2_000);
+    let checks = size("SCOPEGATE_REPLICA_CHECKS", 1_000);
     while load.settled() < checks {
         fault(&mut cluster, &load, &mut rng).await;
         load.changes_go_on_somewhere(5).await;

@@ -69,3 +69,9 @@ exec: { command: [/scopegate, health, --service, live, --timeout, "2s"] }
 grpc: { port: 50051, service: live }
 {{- end -}}
 {{- end -}}
+
+{{- /* A cluster gets its first key only when it begins, which is when the release is installed. */ -}}
+{{- define "scopegate.makesFirstKey" -}}
+{{- $begins := and .Release.IsInstall .Values.replicas.begin -}}
+{{- if and .Values.firstKey.enabled (or $begins (not .Values.replicas.enabled)) }}true{{ end -}}
+{{- end -}}

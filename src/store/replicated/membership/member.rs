@@ -29,9 +29,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::super::closing::closing;
 use super::super::etcd::{EtcdError, Operation, Range, RangeAnswer, Txn, TxnAnswer};
 use super::super::head::Head;
-use super::super::initialisation::closing;
 use super::super::members_view::MembersView;
 use super::super::{Clocks, Followed, LogPosition, ReplicaReport, Settings, keys};
 use super::refusal::{OwnLog, Refusal, is_contradicted};

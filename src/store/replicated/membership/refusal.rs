@@ -14,14 +14,14 @@ use crate::store::Incarnation;
 pub enum Refusal {
     /// The prefix has no head.
     #[error(
-        "etcd has no cluster below this prefix: correct the URL, or initialise a cluster with \
-         `scopegate replicas init`"
+        "etcd has no cluster below this prefix any more: stop all replicas, and begin the cluster again with \
+         `scopegate replicas init --again` from the store with the highest revision"
     )]
     NoCluster,
     /// The log belongs to another cluster than the store.
     #[error(
         "the log belongs to the cluster `{log}`, and this store to the cluster `{store}`: correct \
-         the URL, or start with the store of that cluster"
+         the URL, or start with --resync if the cluster was replaced"
     )]
     Cluster {
         /// The cluster of the log.
