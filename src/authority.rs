@@ -138,7 +138,7 @@ impl Authority {
     /// # Errors
     /// The catalog cannot be read.
     pub fn new(store: Arc<Store>, cache_entries: u64) -> Result<Self, StoreError> {
-        let clock = Clock::starting_at(store.time_mark());
+        let clock = Clock::of(Arc::clone(store.deciding_time()));
         let facts = Arc::new(FactCache::new(store, cache_entries)?);
         let observer: Arc<dyn CommitObserver> = Arc::clone(&facts) as _;
         facts.store().start(observer);

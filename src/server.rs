@@ -35,7 +35,7 @@ use self::catalog_file::CatalogAtStart;
 use self::memory_share::MemoryShare;
 use self::own_issuer::own_issuer;
 use self::replica_args::replica_settings;
-use self::replica_start::{PAUSE, ReplicaStart, joined};
+use self::replica_start::{PAUSE, ReplicaStart, joined, tell_accepted_clock};
 use self::settings::settings;
 use self::signals::{ReloadSignals, TerminationSignals};
 use crate::authority::error::AuthorityError;
@@ -47,6 +47,7 @@ use crate::policy::change::Author;
 use crate::policy::revision::Revision;
 use crate::server::args::{Retention, ServeArgs};
 use crate::store::lease::Lease;
+use crate::store::replicated::members_view::MembersView;
 use crate::store::replicated::{self, ReplicaError};
 use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
@@ -261,6 +262,10 @@ async fn open<'a>(
             (Some(store), Arc::new(Lease::none()))
         }
     };
+    let members = match of_replica.as_ref().and_then(Store::replica).filter(|_| accepts_clock) {
+        Some(replica) => replica.live_members().await?,
+        None => MembersView::default(),
+    };
     let opened = tokio::task::spawn_blocking(move || {
         let store = match of_replica {
             Some(store) => store,
@@ -275,7 +280,7 @@ async fn open<'a>(
             store = store.keeping_changes_for(SignedDuration::from_secs(kept.into()));
         }
         if accepts_clock {
-            accept_clock(&mut store)?;
+            accept_clock(&mut store, &members)?;
         }
         let upgraded_from = store.upgraded_from();
         let authority = Authority::new(Arc::new(store), entries);
@@ -311,6 +316,7 @@ async fn open<'a>(
     }
     let prepared = async {
         joined(authority.get()?).await?;
+        tell_accepted_clock(authority.get()?).await?;
         prepare(authority.get()?, catalog, args).await
     };
     let prepared = prepared.await;
@@ -545,14 +551,24 @@ fn startup_error(error: AuthorityError) -> StartupError {
 }
 
 /// Sets the store's time back to the machine's clock, and logs the consequences.
-fn accept_clock(store: &mut Store) -> Result<(), StoreError> {
+fn accept_clock(store: &mut Store, members: &MembersView) -> Result<(), StartupError> {
     let author = Author {
         actor: SERVE.to_owned(),
         on_behalf_of: String::new(),
         reason: "--accept-clock".to_owned(),
     };
     let now = crate::metrics::machine_time();
-    match store.accept_clock(now, author)? {
+    let accepted = match store.accept_clock(now, author, members) {
+        Err(StoreError::ClockBehind) => {
+            return Err(StartupError::Config(
+                "--accept-clock: the clocks of most other replicas are ahead of the clock of this \
+                 machine, too: set the clock of this machine, or those of the others"
+                    .to_owned(),
+            ));
+        }
+        accepted => accepted?,
+    };
+    match accepted {
         Some(before) => tracing::warn!(
             %before, %now,
             "the store's time was set back to the machine's clock: grants, credentials and keys that \

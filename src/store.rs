@@ -23,6 +23,7 @@ mod command_queue;
 pub(crate) mod data_dir;
 mod decide;
 mod decided_change;
+mod deciding_time;
 pub mod disk_space;
 pub mod engine;
 mod error;
@@ -64,6 +65,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 
+pub use self::deciding_time::{DecidingTime, machine_milliseconds};
 pub use self::disk_space::DiskState;
 pub use self::error::{CommitError, StoreError};
 pub use self::fact::{Fact, FactKey, FactKind, FactRef};
@@ -81,6 +83,7 @@ pub use self::open_error::OpenError;
 pub use self::proposal::{FactWrite, Proposal};
 pub use self::receipt::Receipt;
 pub use self::restore::{RestoreError, Restored, begin_again, begin_alone, restore, restore_on};
+use crate::policy::change::ChangeKind;
 use crate::policy::revision::Revision;
 use backup::{ActiveBackups, Backup};
 use command_queue::{CommandQueue, KEYS, QUEUE, URGENT, WriterCommand};
@@ -121,6 +124,7 @@ pub struct Store {
     cluster: Option<Cluster>,
     opened_at: Revision,
     time_mark: Option<Timestamp>,
+    deciding_time: Arc<DecidingTime>,
     /// The change by which an operator last set the time back, and the time from which the store continued.
     clock_accepted: Option<(Revision, Timestamp)>,
     upgraded_from: Option<u64>,
@@ -171,6 +175,12 @@ impl Store {
         self.time_mark
     }
 
+    /// The time by which this process decides. It starts at the time mark.
+    #[must_use]
+    pub fn deciding_time(&self) -> &Arc<DecidingTime> {
+        &self.deciding_time
+    }
+
     /// The metrics of the store.
     #[must_use]
     pub fn metrics(&self) -> &StoreMetrics {
@@ -208,7 +218,8 @@ impl Store {
             observer.failed();
         }
         if let Some(replica) = &self.replica
-            && let Err(error) = replica.start(self.commands.clone(), self.disk.clone())
+            && let Err(error) =
+                replica.start(self.commands.clone(), self.disk.clone(), &self.deciding_time)
         {
             tracing::error!(%error, "the replica cannot be started");
             self.lease.close();
@@ -221,6 +232,10 @@ impl Store {
     /// # Errors
     /// The queue is full, or the store has stopped.
     pub fn commit(&self, proposal: Proposal) -> Result<CommitHandle, StoreError> {
+        // This change tells that the clock was set right.
+        if proposal.change.kind != ChangeKind::AcceptClock {
+            self.check_clock()?;
+        }
         let (reply, handle) = oneshot::channel();
         // Concurrent callers may exceed this limit by a few; the bound of the channel is exact.
         let waiting = self.metrics.waiting.read();
@@ -235,12 +250,25 @@ impl Store {
         Ok(handle)
     }
 
-    /// Rejects a change that [`Self::commit`] would reject by a quota of its company ([`quota`]),
-    /// if nothing else was committed before it.
+    /// Rejects what must not have the time of this replica, if most other replicas say that its clock
+    /// is ahead of theirs: changes and tokens.
     ///
     /// # Errors
-    /// The company has reached a quota.
+    /// They say so.
+    pub fn check_clock(&self) -> Result<(), StoreError> {
+        match &self.replica {
+            Some(replica) if replica.is_named_ahead() => Err(StoreError::ClockAhead),
+            _ => Ok(()),
+        }
+    }
+
+    /// Rejects a change that [`Self::commit`] would reject by the clock of this replica, or by a quota of
+    /// its company ([`quota`]), if nothing else was committed before it.
+    ///
+    /// # Errors
+    /// The company has reached a quota, or the clock is ahead.
     pub fn admits(&self, proposal: &Proposal) -> Result<(), StoreError> {
+        self.check_clock()?;
         let time = proposal.change.time;
         self.usage.check(&Pending::default(), proposal, time).map_err(StoreError::AtBound)
     }

@@ -1,23 +1,21 @@
 //! Clock: the time that decides, which never runs backwards (D19).
 //!
-//! Times are whole milliseconds, rounded up, so an expiry is never applied late. The deciding time
-//! is the latest time that the machine's clock ever showed to this process, and it is not earlier
-//! than the store's time mark. Checks and changes compare every expiry with it, so no expired grant
-//! becomes active again while the process runs.
+//! Checks and changes compare every expiry with the [`DecidingTime`], so no expired grant becomes active
+//! again while the process runs. Times are whole milliseconds, rounded up, so an expiry is never applied
+//! late.
 //!
 //! Not here: the time that goes to the disk, which does not follow a jump of the machine's clock at
 //! once; see `persisted`.
 
 mod persisted;
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use self::persisted::PersistedTime;
-use crate::store::CLOCK_LEAD;
+use crate::store::{CLOCK_LEAD, DecidingTime, machine_milliseconds};
 
 /// The deciding time may be ahead of the machine's clock by this many milliseconds before a warning
 /// is logged.
@@ -26,42 +24,30 @@ const WARN_AHEAD: i64 = 60_000;
 /// The clock of this process.
 #[derive(Debug)]
 pub struct Clock {
-    /// The latest deciding time, in milliseconds since 1970.
-    latest: AtomicI64,
+    time: Arc<DecidingTime>,
     persisted: PersistedTime,
     /// Whether the warning that the deciding time is ahead was logged.
     warned: Mutex<bool>,
 }
 
 impl Clock {
-    /// A clock that shows no time before the store's mark.
+    /// A clock that decides by this time, which starts at the store's mark.
     #[must_use]
-    pub fn starting_at(mark: Option<Timestamp>) -> Self {
-        let mark = mark.map_or(0, Timestamp::as_millisecond);
-        let clock = Self::at(mark);
+    pub fn of(time: Arc<DecidingTime>) -> Self {
+        let clock = Self::unobserved(time);
         clock.observe(machine_milliseconds(), Instant::now());
         clock
     }
 
-    fn at(mark: i64) -> Self {
-        let latest = AtomicI64::new(mark);
-        Self { latest, persisted: PersistedTime::at(mark), warned: Mutex::default() }
+    fn unobserved(time: Arc<DecidingTime>) -> Self {
+        let persisted = PersistedTime::at(time.latest());
+        Self { time, persisted, warned: Mutex::default() }
     }
 
     /// The deciding time. Read it after the facts.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        timestamp(self.advance(machine_milliseconds()))
-    }
-
-    fn advance(&self, machine: i64) -> i64 {
-        let latest = self.latest.load(Ordering::Relaxed);
-        // Written at most once per millisecond, so the checks of two cores rarely contend.
-        if machine > latest {
-            machine.max(self.latest.fetch_max(machine, Ordering::Relaxed))
-        } else {
-            latest
-        }
+        timestamp(self.time.advance(machine_milliseconds()))
     }
 
     /// The time to persist, without the lead of the mark.
@@ -107,7 +93,7 @@ impl Clock {
     /// By how much the deciding time is ahead of the machine's clock.
     #[must_use]
     pub fn ahead(&self) -> Duration {
-        let ahead = self.latest.load(Ordering::Relaxed).saturating_sub(machine_milliseconds());
+        let ahead = self.time.latest().saturating_sub(machine_milliseconds());
         Duration::from_millis(u64::try_from(ahead).unwrap_or(0))
     }
 
@@ -115,7 +101,7 @@ impl Clock {
     /// every second.
     pub fn warn_if_ahead(&self) {
         let machine = machine_milliseconds();
-        let (latest, persisted) = (self.latest.load(Ordering::Relaxed), self.persisted.read());
+        let (latest, persisted) = (self.time.latest(), self.persisted.read());
         let ahead = latest.saturating_sub(machine);
         let persisted_ahead = persisted.saturating_sub(machine).max(0);
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,15 +131,9 @@ impl Clock {
 
     /// Compares the machine's clock with the monotonic clock.
     fn observe(&self, machine: i64, at: Instant) {
-        self.advance(machine);
+        self.time.advance(machine);
         self.persisted.observe(machine, at);
     }
-}
-
-/// The time of the machine's clock in milliseconds since 1970, rounded up.
-fn machine_milliseconds() -> i64 {
-    let machine = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(machine.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
 fn timestamp(millisecond: i64) -> Timestamp {

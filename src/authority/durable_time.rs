@@ -73,6 +73,19 @@ impl Authority {
         self.facts.store().commit(proposal)
     }
 
+    /// Commits the change by which an operator set the time of this replica back to the clock, if the log
+    /// of the replicas does not have it yet. Call it before calls are answered.
+    ///
+    /// # Errors
+    /// The change is not committed, or not everywhere.
+    pub async fn tell_accepted_clock(&self) -> Result<(), StoreError> {
+        let Some(change) = self.facts.store().untold_clock()? else { return Ok(()) };
+        let (preconditions, writes) = (vec![], vec![]);
+        let proposal = Proposal { preconditions, caller: None, writes, change, idempotency: None };
+        self.await_receipt(self.queue(proposal)?).await?;
+        Ok(())
+    }
+
     /// Waits for the receipt of a queued proposal; none if a precondition failed. The time of the
     /// change is durable then, whatever the machine's clock shows.
     pub(super) async fn await_receipt(
@@ -87,7 +100,8 @@ impl Authority {
             receipt => receipt?,
         };
         if let Some(receipt) = &receipt {
-            self.clock.raise(receipt.time);
+            // The time may be that of the entry before it, which is a little ahead of this clock.
+            self.clock.raise(receipt.time.min(self.clock.now()));
         }
         Ok(receipt)
     }

@@ -112,6 +112,7 @@ impl NoLease {
         Self(match (lease.is_closed(), may_change) {
             (true, _) => StoreError::Unavailable,
             (false, true) => StoreError::NotYetEverywhere(None),
+            (false, false) if lease.is_clock_behind() => StoreError::ClockBehind,
             (false, false) => StoreError::CutOff,
         })
     }

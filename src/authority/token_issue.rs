@@ -341,6 +341,7 @@ impl Session<'_> {
             exchanged_with_key: actor.map(|actor| actor.key),
             is_exchanged: matches!(request.grant, TokenGrant::Exchange { .. }),
         };
+        self.authority.facts.store().check_clock()?;
         // No time of the token is ahead, and no end is later than it may be.
         let issued_at = self.authority.clock.now().as_second();
         let ends = [draft.credential_end, actor.and_then(|actor| actor.facts.expires_at)];

@@ -76,7 +76,6 @@ pub(super) fn replica_settings(args: &ServeArgs) -> Result<Option<Settings>, Sta
     let Some(etcd) = etcd.settings() else { return Ok(None) };
     let refused = [
         (args.demo, "--demo: it is for a server of its own"),
-        (args.accept_clock, "--accept-clock: correct the clock of this machine"),
         (
             args.oauth.is_some() && args.signing_keys.is_none(),
             "--oauth without --signing-keys: give the directory that all replicas share",

@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use super::StartupError;
 use super::args::ServeArgs;
 use crate::authority::Authority;
-use crate::store::Store;
 use crate::store::installation::{
     Installed, discard_replaced, install_snapshot, put_back_replaced, resume_installation,
 };
@@ -19,6 +18,7 @@ use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::membership::MembershipState;
 use crate::store::replicated::peer_client::fetch;
 use crate::store::replicated::{Cluster, LogError, LogSummary, Replica, ReplicaError, Settings};
+use crate::store::{Store, StoreError};
 
 /// Where Linux names the clock source of the machine.
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
@@ -290,6 +290,21 @@ pub(super) async fn joined(authority: &Authority) -> Result<(), StartupError> {
     tokio::select! {
         joined = joined => joined,
         failure = failed(authority) => Err(failure),
+    }
+}
+
+/// Commits the change by which the clock was accepted, if the log does not have it yet.
+pub(super) async fn tell_accepted_clock(authority: &Authority) -> Result<(), StartupError> {
+    loop {
+        match authority.tell_accepted_clock().await {
+            Ok(()) => return Ok(()),
+            Err(error @ (StoreError::CutOff | StoreError::NotYetEverywhere(_))) => {
+                tracing::warn!(%error, "the accepted clock is not in the log yet");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        sleep(PAUSE).await;
+        joined(authority).await?;
     }
 }
 

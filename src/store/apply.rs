@@ -44,6 +44,9 @@ pub(super) struct AppliedState {
     pub(super) position: Option<LogPosition>,
     /// The time of the last change: none is earlier (D19).
     pub(super) time: Timestamp,
+    /// The time of the last entry of the log, which another clock may have shown. It moves neither the
+    /// time nor the time mark.
+    pub(super) entry_time: Timestamp,
     /// The time mark, which is ahead of the clock.
     pub(super) mark: Timestamp,
     /// `mark` in milliseconds, for readers on other threads.
@@ -63,6 +66,7 @@ impl AppliedState {
             position: self.position,
             time: self.time,
             mark: self.mark,
+            entry_time: self.entry_time,
             ..BatchBuilder::default()
         }
     }
@@ -102,6 +106,7 @@ impl AppliedState {
         }
         (self.head, self.chain) = (builder.head, builder.chain);
         (self.time, self.mark) = (builder.time, builder.mark);
+        self.entry_time = builder.entry_time;
         self.position = builder.position;
         self.durable_mark.store(self.mark.as_millisecond(), Ordering::Release);
         self.feeds.send(builder.batch);

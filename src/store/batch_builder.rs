@@ -35,6 +35,8 @@ pub(super) struct BatchBuilder {
     pub(super) head: Revision,
     pub(super) time: Timestamp,
     pub(super) mark: Timestamp,
+    /// The time of the last entry of the log, if the store has one.
+    pub(super) entry_time: Timestamp,
     pub(super) chain: Chain,
     /// The position in the log of the replicas after the batch, if the store has one.
     pub(super) position: Option<LogPosition>,

@@ -7,13 +7,15 @@
 //!
 //! Not here: what a change adds to a batch; see `batch_builder`. How a batch is applied; see `apply`.
 
+use jiff::Timestamp;
+
 use super::batch_builder::BatchBuilder;
 use super::decided_change::{DecidedChange, DecidedWrite};
 use super::disk_space::{ChangeEffect, Space, SpaceError};
 use super::engine::{Engine, EngineError};
 use super::replicated::LogSpace;
 use super::usage::SharedUsage;
-use super::{CommitError, Fact, FactKey, Outcome, Proposal, StoreError, key, record};
+use super::{CLOCK_LEAD, CommitError, Fact, FactKey, Outcome, Proposal, StoreError, key, record};
 use crate::policy::keyring::Keyring;
 
 /// The store at its head.
@@ -98,7 +100,7 @@ impl ReadView<'_> {
         // Preconditions come first: a create of an existing resource must report that it exists, at
         // any quota.
         self.check_preconditions(builder, &proposal)?;
-        let time = builder.time.max(proposal.change.time);
+        let time = builder.time.max(after_entry(proposal.change.time, builder.entry_time));
         let within_quotas = self.usage.check(&builder.usage, &proposal, time);
         within_quotas.map_err(StoreError::AtBound)?;
         let Proposal { writes, mut change, idempotency, .. } = proposal;
@@ -114,6 +116,14 @@ impl ReadView<'_> {
         let record = record::encode_change(&change);
         Ok(DecidedChange { writes, change, record, result: idempotency.map(Into::into) })
     }
+}
+
+/// The time of a change that was planned at this time of the own clock, and comes after an entry of the
+/// log: that of the entry, if a right clock may have shown it. The own clock and the time mark do not
+/// follow a wrong clock.
+fn after_entry(planned: Timestamp, entry: Timestamp) -> Timestamp {
+    let latest = planned.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX);
+    if entry <= latest { planned.max(entry) } else { planned }
 }
 
 /// The value of a key. A panic of the engine continues here: it ends the writer, as a failed sync does,
@@ -133,6 +143,16 @@ mod tests {
 
     use super::*;
     use crate::store::engine::{Entries, WriteBatch};
+
+    #[test]
+    fn time_of_a_change_is_that_of_the_entry_before_it_if_a_right_clock_may_have_shown_it() {
+        let at = |ms| Timestamp::from_millisecond(ms).expect("a time");
+        let after = |planned, entry| after_entry(at(planned), at(entry)).as_millisecond();
+        assert_eq!(after(10_000, 9_000), 10_000);
+        assert_eq!(after(10_000, 12_000), 12_000);
+        assert_eq!(after(10_000, 12_001), 10_000);
+        assert_eq!(after(10_000, 0), 10_000);
+    }
 
     /// An engine after a panic, or with corrupt data.
     struct Failed(fn() -> EngineError);

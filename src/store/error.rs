@@ -65,6 +65,18 @@ pub enum StoreError {
          ask again"
     )]
     CutOff,
+    /// The clock of this replica is behind those of most others, so it answers nothing.
+    #[error(
+        "the clock of this replica is more than 5 s behind those of most other replicas, so it answers \
+         nothing: ask another replica, and set the clock of this machine"
+    )]
+    ClockBehind,
+    /// Most other replicas say that the clock of this one is ahead, so it makes no changes and no tokens.
+    #[error(
+        "the clock of this replica is more than 5 s ahead of those of most other replicas, so it makes no \
+         changes and issues no tokens: ask another replica, and set the clock of this machine"
+    )]
+    ClockAhead,
     /// The change is committed at this revision, and not every replica that may answer has confirmed it in
     /// time. None: it is not known whether the change is committed.
     #[error(

@@ -316,11 +316,18 @@ fn make<E: Engine>(
         }
         // A backup has every entry but the checksum.
         let mut checksum = StoreChecksum::from_number(end.checksum);
-        checksum::apply(&engine, &mut checksum, &mut WriteBatch::default())?;
+        let mut own = WriteBatch::default();
+        // The clock of the other replica may be wrong, and a clock is accepted by one replica.
+        own.remove(key::UNTOLD_CLOCK);
+        match time_mark.and_then(|mark| u64::try_from(mark.as_millisecond()).ok()) {
+            Some(mark) => own.insert(key::TIME, mark.to_be_bytes()),
+            None => own.remove(key::TIME),
+        }
+        checksum::apply(&engine, &mut checksum, &mut own)?;
         engine.sync()?;
         (end, position)
     };
-    let time = time_mark.map_or(end.time_mark, |mark| mark.max(end.time_mark));
+    let time = time_mark.unwrap_or(Timestamp::UNIX_EPOCH);
     HighWaterMark::open(dir, incarnation, end.revision, time)?.sync()?;
     restore::verify::<E>(dir, incarnation, end.revision)?;
     Ok(Installed { revision: end.revision, position })

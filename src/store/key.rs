@@ -42,6 +42,9 @@ pub(super) const TIME: &[u8] = b"Mtime";
 /// and the time from which the store continued.
 pub(super) const CLOCK_ACCEPTED: &[u8] = b"Mclock";
 
+/// The change by which an operator set the time of a replica back, until the log has it.
+pub(super) const UNTOLD_CLOCK: &[u8] = b"Muntold";
+
 /// The time of the last restore from a backup.
 pub(super) const RESTORED: &[u8] = b"Mrestored";
 

@@ -12,7 +12,7 @@
 //! Not here: who renews the lease; see `replicated`. `tests/integration/lease.rs` also compiles this file,
 //! with atomics of a test scheduler, by way of `super::sync`.
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicBool, AtomicU64, Ordering};
 
 /// No session: no call is answered.
 const NONE: u64 = 0;
@@ -31,19 +31,39 @@ pub struct Lease {
     session: AtomicU64,
     /// In nanoseconds of the [boot clock](super::boot_clock).
     until: AtomicU64,
+    /// Why there is no session, if there is none. Nothing rests on it.
+    is_clock_behind: AtomicBool,
 }
 
 impl Lease {
     /// A lease that never ends.
     #[must_use]
     pub fn unlimited() -> Self {
-        Self { session: AtomicU64::new(1), until: AtomicU64::new(NEVER) }
+        Self::of(1, NEVER)
     }
 
     /// A lease that has not begun: no session exists until [`Self::begin`].
     #[must_use]
     pub fn none() -> Self {
-        Self { session: AtomicU64::new(NONE), until: AtomicU64::new(0) }
+        Self::of(NONE, 0)
+    }
+
+    fn of(session: u64, until: u64) -> Self {
+        Self {
+            session: AtomicU64::new(session),
+            until: AtomicU64::new(until),
+            is_clock_behind: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes whether the clock of this process is why no session begins.
+    pub fn set_clock_behind(&self, is_behind: bool) {
+        self.is_clock_behind.store(is_behind, Ordering::SeqCst);
+    }
+
+    /// Whether the clock of this process is why no session begins.
+    pub fn is_clock_behind(&self) -> bool {
+        self.is_clock_behind.load(Ordering::SeqCst)
     }
 
     /// The present session. Call it before the call reads any state, the key of its caller included. None:

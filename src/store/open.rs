@@ -27,13 +27,14 @@ use super::lease::Lease;
 use super::open_error::{self, OpenError};
 use super::quota::Quotas;
 use super::replicated::head::Head;
-use super::replicated::{Cluster, LogPosition, cluster};
+use super::replicated::members_view::MembersView;
+use super::replicated::{Cluster, LogPosition, MAX_APART, cluster};
 use super::usage::{Moves, SharedUsage};
 use super::writer::Writer;
 use super::{
-    CLOCK_LEAD, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION, SCHEMA_VERSION, Start,
-    Store, StoreError, StoreMetrics, chunked, gc, installation, key, permissions, record, restore,
-    upgrade,
+    CLOCK_LEAD, DecidingTime, Fact, FactKey, Incarnation, REPLICATED_SCHEMA_VERSION,
+    SCHEMA_VERSION, Start, Store, StoreError, StoreMetrics, chunked, gc, installation, key,
+    permissions, record, restore, upgrade,
 };
 use crate::policy::change::{Author, Change, ChangeKind, FieldChange};
 use crate::policy::keyring::Keyring;
@@ -288,6 +289,7 @@ impl Store {
             position: LogPosition::stored(&*engine, incarnation)?,
             time,
             mark: time,
+            entry_time: Timestamp::UNIX_EPOCH,
             durable_mark: Arc::clone(&durable_time),
             keyring,
             feeds: BackupFeeds::default(),
@@ -302,6 +304,7 @@ impl Store {
             cluster,
             opened_at: head,
             time_mark,
+            deciding_time: Arc::new(DecidingTime::starting_at(time_mark)),
             upgraded_from,
             durable_time,
             commands: CommandQueue::new(sender, Arc::clone(&metrics)),
@@ -351,22 +354,42 @@ impl Store {
     /// more than [`CLOCK_LEAD`]. Call it before the writer is started. Returns the time from which
     /// it was set back, if so (D19).
     ///
+    /// `members` are the live records of the other replicas, if the store is that of a replica. The change
+    /// is [untold](Self::untold_clock) until it is committed to the log.
+    ///
     /// # Errors
-    /// The disk failed, or the store follows the log of several replicas.
+    /// The clocks of most other replicas are as far ahead; the disk failed; or the store follows a log, and
+    /// is not that of a replica.
     pub fn accept_clock(
         &mut self,
         now: Timestamp,
         author: Author,
+        members: &MembersView,
     ) -> Result<Option<Timestamp>, StoreError> {
         // The change would be in no entry, so the store would no longer be that of the log.
-        let follows = self.log_position()?.is_some();
-        let writer = self.writer().filter(|_| !follows).ok_or(StoreError::Unavailable)?;
+        if self.log_position()?.is_some() && self.replica.is_none() {
+            return Err(StoreError::Unavailable);
+        }
+        let clocks = self.replica.as_ref().map(|replica| replica.clocks(members, now));
+        let name = self.replica.as_ref().map(|replica| replica.settings().name.clone());
+        let writer = self.writer().ok_or(StoreError::Unavailable)?;
         let (_, before) = writer.reached();
         // All times are whole milliseconds.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
         if before <= now.checked_add(CLOCK_LEAD).unwrap_or(Timestamp::MAX) {
             return Ok(None);
         }
+        // Others are as far ahead if their time is nearer to that of the store than to the clock, or if
+        // they would be too far ahead of the clock.
+        let lead = SignedDuration::try_from(CLOCK_LEAD).unwrap_or_default();
+        let ahead = now.duration_until(before).saturating_sub(lead) / 2;
+        if clocks.is_some_and(|clocks| clocks.most_are_ahead_by(ahead.min(MAX_APART))) {
+            return Err(StoreError::ClockBehind);
+        }
+        let fields = [
+            FieldChange::time("time", Some(before), Some(now)),
+            name.and_then(|name| FieldChange::new_text("replica", name.as_str())),
+        ];
         writer.accept_clock(Change {
             revision: Revision::NEXT,
             time: now,
@@ -378,12 +401,23 @@ impl Store {
             added: vec![],
             removed: vec![],
             displaced: vec![],
-            fields: FieldChange::time("time", Some(before), Some(now)).into_iter().collect(),
+            fields: fields.into_iter().flatten().collect(),
         })?;
         let head = writer.reached().0;
         (self.opened_at, self.time_mark) = (head, Some(now));
-        self.clock_accepted = Some((head, now));
+        self.deciding_time = Arc::new(DecidingTime::starting_at(self.time_mark));
+        self.clock_accepted = gc::clock_accepted(&*self.engine)?;
         Ok(Some(before))
+    }
+
+    /// The change by which an operator set the time of this replica back, if the log does not have it
+    /// yet. Commit it before calls are answered.
+    ///
+    /// # Errors
+    /// The engine cannot answer.
+    pub fn untold_clock(&self) -> Result<Option<Change>, StoreError> {
+        let Some(record) = self.engine.get(key::UNTOLD_CLOCK)? else { return Ok(None) };
+        Ok(Some(record::decode_change(Revision::NEXT, &record)?))
     }
 
     /// The writer, until it is started.

@@ -12,6 +12,7 @@
 
 mod barrier;
 mod barrier_metrics;
+mod clocks;
 pub mod closing;
 pub mod cluster;
 pub mod compaction;
@@ -53,11 +54,13 @@ mod turn;
 use std::sync::mpsc;
 
 use blake3::Hash;
+use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 pub use self::barrier::{Waited, Waiter};
 pub use self::barrier_metrics::{BarrierMetrics, CountByName};
+pub(in crate::store) use self::clocks::{Clocks, MAX_APART};
 pub use self::cluster::Cluster;
 pub(in crate::store) use self::entry_draft::{EntryDraft, NewEntry};
 pub(in crate::store) use self::entry_log::{EntryLog, EntryOutcome, LogWriter};
@@ -195,15 +198,16 @@ impl Store {
     pub fn sending_entries(mut self, entries: mpsc::Sender<Vec<u8>>) -> Self {
         if let Ok(Some(position)) = self.log_position() {
             let (followed, _) = watch::channel(Followed { position, revision: self.opened_at });
-            self.write_to_log(LogWriter::new(Box::new(entries), followed));
+            self.write_to_log(LogWriter::new(Box::new(entries), followed), Timestamp::UNIX_EPOCH);
         }
         self
     }
 
-    /// Commits each entry of own changes to a log. Call it before the writer is started.
-    pub(in crate::store) fn write_to_log(&mut self, log: LogWriter) {
+    /// Commits each entry of own changes to a log, whose last entry has this time. Call it before the
+    /// writer is started.
+    pub(in crate::store) fn write_to_log(&mut self, log: LogWriter, last: Timestamp) {
         if let Some(writer) = self.writer() {
-            writer.write_to_log(log);
+            writer.write_to_log(log, last);
         }
     }
 

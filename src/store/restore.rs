@@ -480,6 +480,7 @@ fn finish(
     }
     let mark = u64::try_from(time.as_millisecond()).unwrap_or(0);
     last.insert(key::TIME, mark.to_be_bytes());
+    last.remove(key::UNTOLD_CLOCK);
     last.insert(key::RESTORED, mark.to_be_bytes());
     checksum::apply(engine, &mut StoreChecksum::from_number(end.checksum), &mut last)?;
     Ok((revision, time))

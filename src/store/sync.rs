@@ -1,4 +1,4 @@
 //! Sync: the atomics of the lease. `tests/integration/lease.rs` has a module of the same name whose
 //! atomics a test scheduler controls.
 
-pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+pub(super) use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -41,7 +41,7 @@ use super::{
     CommitError, CommitObserver, FactKey, Minute, Outcome, Proposal, Receipt, StoreError, key,
     record,
 };
-use crate::policy::change::Change;
+use crate::policy::change::{Change, ChangeKind};
 use crate::policy::revision::Revision;
 use crate::policy::token::revoked;
 
@@ -102,9 +102,11 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Commits each entry of own changes to this log before the changes are applied.
-    pub(super) fn write_to_log(&mut self, log: LogWriter) {
+    /// Commits each entry of own changes to this log, whose last entry has this time, before the changes
+    /// are applied.
+    pub(super) fn write_to_log(&mut self, log: LogWriter, last: Timestamp) {
         self.log = Some(log);
+        self.state.entry_time = last;
     }
 
     /// Makes the store follow the log of this cluster after this position. None: it follows no log.
@@ -230,6 +232,7 @@ impl Writer {
             let mut listed = None;
             if let Some(entry) = draft.and_then(EntryDraft::finish) {
                 let position = entry.after;
+                builder.entry_time = entry.time;
                 // A check that waits for its time to be durable does not wait for etcd.
                 self.store_times(&mut batch);
                 let asked_at = Instant::now();
@@ -371,6 +374,9 @@ impl Writer {
             };
             let receipt = decided.map(|decided| {
                 let receipt = decided.receipt();
+                if decided.change.kind == ChangeKind::AcceptClock {
+                    builder.batch.remove(key::UNTOLD_CLOCK);
+                }
                 builder.time = receipt.time;
                 builder.mark = builder.mark.max(receipt.time);
                 builder.add(decided);
@@ -518,8 +524,9 @@ impl Writer {
         let mut builder = self.state.next_batch();
         let engine = &*self.state.engine;
         let Some(mut position) = builder.position else { return Ok(Err(LogError::NotFollowing)) };
-        let mut diverged = Vec::new();
+        let (mut diverged, mut entry_time) = (Vec::new(), builder.entry_time);
         for (entry, hash) in entries {
+            entry_time = entry.time;
             let added = position.after(&entry, hash).and_then(|next| {
                 let seq = entry.seq;
                 if !entry.add_to(&mut builder, engine)? {
@@ -533,7 +540,7 @@ impl Writer {
             }
         }
         if builder.head > self.state.head {
-            builder.position = Some(position);
+            (builder.position, builder.entry_time) = (Some(position), entry_time);
             let tombstones = self.state.apply(builder, observer)?;
             self.gc.add(tombstones);
             diverged.into_iter().for_each(|seq| self.diverged(seq));
@@ -574,26 +581,34 @@ impl Writer {
     /// Sets the time back, by an audited change. The change and the mark are one batch. A crash
     /// before the high-water mark has the new time is harmless: a high-water mark older than the
     /// change is ignored when the store is opened.
+    ///
+    /// A store that follows a log gets each change by an entry. The change is kept in the batch, and is
+    /// committed to the log when the replica has joined. The revision behind the present head stands for it.
     pub(super) fn accept_clock(&mut self, mut change: Change) -> Result<(), StoreError> {
         // Until then no key may be valid, so this change is as urgent as the deletion of keys.
         if self.disk_space.measure().admits(0, || ChangeEffect::DeletesKeys).is_err() {
             return Err(StoreError::Full);
         }
         let mut builder = self.state.next_batch();
-        builder.head = self.state.head.next();
+        let revision = self.state.head.next();
         (builder.time, builder.mark) = (change.time, change.time);
-        change.revision = builder.head;
+        change.revision = revision;
         let record = record::encode_change(&change);
-        self.gc.clock_accepted = Some((builder.head, change.time));
+        self.gc.clock_accepted = Some((revision, change.time));
         let time = change.time.as_millisecond().to_be_bytes();
-        let accepted = [builder.head.0.to_be_bytes(), time].concat();
+        let accepted = [revision.0.to_be_bytes(), time].concat();
         builder.batch.insert(key::CLOCK_ACCEPTED, accepted);
         // A restore by the wrong clock would refuse tokens until its time comes.
         if let Some(restored) = number(&*self.state.engine, key::RESTORED)? {
             let latest = u64::try_from(revoked::latest(change.time).as_millisecond()).unwrap_or(0);
             builder.batch.insert(key::RESTORED, restored.min(latest).to_be_bytes());
         }
-        builder.change(change, record);
+        if builder.position.is_some() {
+            builder.batch.insert(key::UNTOLD_CLOCK, record);
+        } else {
+            builder.head = revision;
+            builder.change(change, record);
+        }
         self.state.apply(builder, &NoObserver)?;
         Ok(self.state.high_water_mark.sync().map_err(EngineError::Io)?)
     }

@@ -408,9 +408,11 @@ fn an_accepted_clock_outlives_a_crash_before_the_witness_knows() {
     let mut store = open(dir.path());
     assert_eq!(store.time_mark(), Some(hour(1_000)));
     let author = || Author { actor: "test".to_owned(), ..Author::default() };
-    let none = store.accept_clock(hour(1_000), author()).expect("the disk is well");
+    let none =
+        store.accept_clock(hour(1_000), author(), &Default::default()).expect("the disk is well");
     assert_eq!((none, store.opened_at()), (None, Revision(1)), "it is not ahead");
-    let accepted = store.accept_clock(hour(10), author()).expect("the disk is well");
+    let accepted =
+        store.accept_clock(hour(10), author(), &Default::default()).expect("the disk is well");
     assert_eq!(accepted, Some(hour(1_000)));
     assert_eq!((store.time_mark(), store.durable_time()), (Some(hour(10)), hour(10)));
     assert_eq!(store.opened_at(), Revision(2));
@@ -433,7 +435,10 @@ fn entries_of_a_rejected_clock_are_not_kept_longer() {
     store.close();
     drop(store);
     let mut store = open(dir.path());
-    store.accept_clock(hour(10), Author::default()).expect("the disk is well").expect("back");
+    store
+        .accept_clock(hour(10), Author::default(), &Default::default())
+        .expect("the disk is well")
+        .expect("back");
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     commit(&store, proposal(hour(10), None));
@@ -505,7 +510,10 @@ fn a_request_of_after_an_accepted_clock_is_remembered_for_its_day() {
     store.close();
     drop(store);
     let mut store = open(dir.path());
-    store.accept_clock(hour(10), Author::default()).expect("the disk is well").expect("back");
+    store
+        .accept_clock(hour(10), Author::default(), &Default::default())
+        .expect("the disk is well")
+        .expect("back");
     let store = Arc::new(store);
     store.start(Arc::new(Nobody));
     // The store's time is ahead of the machine's, by an end that was told.

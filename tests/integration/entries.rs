@@ -498,7 +498,7 @@ fn a_store_follows_only_the_open_log_of_its_own_state() {
     assert_eq!(store.follow_log(&head, Some(1)), Err(LogError::Following));
     let cluster = Some(Cluster { id: other, etcd_cluster_id: Some(1) });
     assert_eq!(store.cluster(), cluster);
-    let accepted = store.accept_clock(Timestamp::now(), Default::default());
+    let accepted = store.accept_clock(Timestamp::now(), Default::default(), &Default::default());
     assert_eq!(accepted, Err(StoreError::Unavailable), "the change would have no entry");
     drop(store);
     // So it does in the next process, and makes no change that has no entry.
@@ -830,7 +830,12 @@ fn the_impact_is_the_same_after_the_clock_was_set_back() {
     store.close();
     drop(store);
     let mut store = Store::open(&at("a")).expect("opened");
-    assert!(store.accept_clock(Timestamp::now(), Default::default()).expect("accepted").is_some());
+    assert!(
+        store
+            .accept_clock(Timestamp::now(), Default::default(), &Default::default())
+            .expect("accepted")
+            .is_some()
+    );
     let head = Head::first(
         Incarnation::from_u128(7),
         store.incarnation(),
@@ -852,4 +857,47 @@ fn the_impact_is_the_same_after_the_clock_was_set_back() {
     let impact = FactKey::Impact(acme.created_at);
     let show = |store: &Store| store.get(&impact).expect("read").map(|fact| fact.revision());
     assert_eq!(show(&a.store), show(&b.store), "the impact revision");
+}
+
+/// The clock of the replica that made an entry may be wrong (D19).
+#[test]
+fn time_of_an_entry_moves_no_clock_and_no_time_mark_of_another_store() {
+    let dir = memory();
+    let at = |name: &str| dir.path().join(name);
+    found::<SledEngine>(&at("a"));
+    // Nobody reads the entries of the followers' own changes.
+    let (unread, _kept) = mpsc::channel();
+    let follower = |name: &str| {
+        copy(&at("a"), &at(name));
+        Replica::open::<SledEngine>(&at(name), Some(unread.clone()))
+    };
+    let (near, far) = (follower("near"), follower("far"));
+    let (sender, log) = mpsc::channel();
+    let a = Replica::open::<SledEngine>(&at("a"), Some(sender));
+    let own = creation("b").change.time;
+    let commit_at = |replica: &Replica, name: &str, time| {
+        let mut proposal = creation(name);
+        proposal.change.time = time;
+        let committed = replica.store.commit(proposal).expect("queued").blocking_recv();
+        committed.expect("answered").expect("committed").time
+    };
+    let apply = |entry: &[Vec<u8>], replica: &Replica| {
+        let before = replica.store.durable_time();
+        replica.apply(entry).expect("applied");
+        assert_eq!(replica.store.durable_time(), before);
+    };
+    // Both clocks may be right, so the times have the order of the log.
+    let later = own + jiff::SignedDuration::from_secs(2);
+    assert_eq!(commit_at(&a, "c", later), later);
+    let entry = [log.recv().expect("an entry")];
+    apply(&entry, &near);
+    apply(&entry, &far);
+    assert_eq!(commit_at(&near, "b", own), later);
+    // One of them is wrong.
+    let wrong = own + jiff::SignedDuration::from_hours(24);
+    assert_eq!(commit_at(&a, "d", wrong), wrong);
+    apply(&[log.recv().expect("an entry")], &far);
+    assert_eq!(commit_at(&far, "b", own), own);
+    assert_eq!(commit_at(&far, "e", own), own);
+    assert_eq!(far.store.durable_time(), own);
 }

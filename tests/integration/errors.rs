@@ -139,6 +139,8 @@ fn authority_errors() -> Vec<AuthorityError> {
         E::Store(StoreError::EntryTooLarge { bytes: 1_048_577, limit: 1_048_576 }),
         E::Store(StoreError::EntryTooLarge { bytes: 67_108_865, limit: 67_108_864 }),
         E::Store(StoreError::CutOff),
+        E::Store(StoreError::ClockBehind),
+        E::Store(StoreError::ClockAhead),
         E::Store(StoreError::NotYetEverywhere(Some(Revision(7)))),
         E::Store(StoreError::NotYetEverywhere(None)),
         E::Store(StoreError::Unavailable),

@@ -15,7 +15,7 @@ mod server_lease;
 
 /// The module that `server_lease` imports as `super::sync`.
 mod sync {
-    pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
+    pub(super) use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 }
 
 use server_lease::Lease;

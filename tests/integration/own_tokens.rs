@@ -985,7 +985,12 @@ async fn t27_setting_the_time_back_ends_all_own_tokens() {
     let secret = world.close();
     let mut store = Store::open(dir.path()).expect("opened");
     let author = scopegate::policy::change::Author::default();
-    assert!(store.accept_clock(Timestamp::now(), author).expect("accepted").is_some());
+    assert!(
+        store
+            .accept_clock(Timestamp::now(), author, &Default::default())
+            .expect("accepted")
+            .is_some()
+    );
     let world = World::of(Arc::new(store), dir.path(), &secret);
     assert_eq!(world.fault(&token).await, Some(DenialCause::OtherStore));
     assert!(world.is_allowed(&world.issue("public", Some(&["read"])).await.text).await);
@@ -1028,7 +1033,12 @@ async fn t27_setting_the_time_back_ends_the_revocations_of_later_times() {
     let accept = |name: &str| {
         let mut store = Store::open(&at(name)).expect("opened");
         let accepted = Timestamp::now() - SignedDuration::from_mins(30);
-        assert!(store.accept_clock(accepted, author()).expect("accepted").is_some());
+        assert!(
+            store
+                .accept_clock(accepted, author(), &Default::default())
+                .expect("accepted")
+                .is_some()
+        );
         (World::of(Arc::new(store), &at(name), &secret), accepted.as_second())
     };
     // The store, and a restore of its backup while the time is wrong.

@@ -4,6 +4,7 @@
 //! During each fault a writer and a checker call each replica, and no answer is stale; see [`load`]. The
 //! tests print how long callers wait. No limit of it is asserted, because the machine may be busy.
 
+mod clocks;
 mod etcd_faults;
 mod facts;
 mod failover;

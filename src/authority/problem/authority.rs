@@ -158,6 +158,12 @@ impl From<AuthorityError> for Problem {
                 Self::new(Code::Unavailable, "REPLICA_CUT_OFF", message)
                     .with(Detail::Retry(CUT_OFF_RETRY))
             }
+            E::Store(StoreError::ClockBehind) => {
+                Self::new(Code::Unavailable, "CLOCK_BEHIND", message).retry()
+            }
+            E::Store(StoreError::ClockAhead) => {
+                Self::new(Code::Unavailable, "CLOCK_AHEAD", message).retry()
+            }
             E::Store(StoreError::NotYetEverywhere(at)) => {
                 let problem = Self::new(Code::Unavailable, "NOT_YET_EVERYWHERE", message).retry();
                 at.iter().fold(problem, |problem, at| problem.with_metadata("revision", at))

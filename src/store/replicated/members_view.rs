@@ -84,10 +84,9 @@ impl MembersView {
     #[must_use]
     pub fn clocks_ahead(&self, now: u64, clock: Timestamp) -> BTreeMap<Name, SignedDuration> {
         let mut all = BTreeMap::new();
-        for Member { record, since, .. } in &self.members {
-            let Some(record) = record else { continue };
-            let age = SignedDuration::from_nanos_i128(now.saturating_sub(*since).into());
-            let ahead = clock.duration_until(record.clock).saturating_add(age);
+        for member in &self.members {
+            let Some(record) = &member.record else { continue };
+            let ahead = member.clock_ahead(record, now, clock);
             // A name has several records for a while after its replica has begun another session.
             let most = all.entry(record.name.clone()).or_insert(ahead);
             *most = ahead.max(*most);
@@ -151,6 +150,18 @@ impl Member {
     #[must_use]
     pub fn lapse_time(&self) -> Duration {
         self.record.as_ref().map_or(LONGEST_LAPSE_TIME, |record| lapse_time(record.ttl))
+    }
+
+    /// How far the clock of its replica, whose record this is, is ahead of this one; see
+    /// [`MembersView::clocks_ahead`].
+    pub(super) fn clock_ahead(
+        &self,
+        record: &MemberRecord,
+        now: u64,
+        clock: Timestamp,
+    ) -> SignedDuration {
+        let age = SignedDuration::from_nanos_i128(now.saturating_sub(self.since).into());
+        clock.duration_until(record.clock).saturating_add(age)
     }
 
     /// Whether the renewal has been seen for the lapse time, by the boot clock: the replica does not

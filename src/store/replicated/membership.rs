@@ -8,12 +8,11 @@
 //! The timer may be late, and does not count the time for which the machine was suspended. Nothing rests
 //! on it: each call and each step reads the [boot clock](super::super::boot_clock).
 //!
-//! Not here: the records of other replicas, except for their clocks; how entries are applied; and who
+//! Not here: the records of other replicas, except for their clocks (see `clocks`); how entries are applied; and who
 //! tests the lease.
 
 mod member;
 mod metrics;
-mod other_records;
 mod refusal;
 mod session;
 
@@ -33,6 +32,7 @@ pub use self::metrics::MembershipMetrics;
 pub use self::refusal::Refusal;
 use super::etcd::{Client, EtcdError, Txn, TxnAnswer};
 use super::member_record::PeerToken;
+use super::members_view::MembersView;
 use super::{Followed, ReplicaReport, Settings};
 use crate::store::lease::Lease;
 use crate::store::{DiskState, Incarnation, boot_clock};
@@ -68,8 +68,12 @@ pub struct Setup {
     pub report: watch::Receiver<ReplicaReport>,
     /// Whether the disk has space for the next entries. The replica answers no call while it has none.
     pub disk: watch::Receiver<DiskState>,
-    /// The time of the replica's clock.
+    /// The records of all replicas, as they were last seen.
+    pub members: watch::Receiver<Arc<MembersView>>,
+    /// The time that other replicas are told.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// Follows the time that another replica told, if it is a little ahead.
+    pub follow: Box<dyn Fn(Timestamp) + Send>,
     /// The metrics to update.
     pub metrics: Arc<MembershipMetrics>,
 }
@@ -108,7 +112,7 @@ impl Membership {
     /// A TLS file cannot be used, or the thread cannot be started: a sentence.
     pub fn start(setup: Setup) -> Result<Self, String> {
         let Setup { settings, version, cluster, incarnation, lease, .. } = setup;
-        let Setup { mut followed, lost, report, disk, clock, metrics, .. } = setup;
+        let Setup { mut followed, lost, report, disk, members, clock, follow, metrics, .. } = setup;
         let client = Client::new(settings.etcd.clone())?;
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
@@ -118,14 +122,27 @@ impl Membership {
         let own_lease = Arc::clone(&lease);
         let now = Box::new(boot_clock::now);
         let of_member = disk.clone();
-        let parts =
-            Parts { settings, version, log, lease, now, clock, report, disk: of_member, metrics };
+        let (mut of_members, seen) = (members.clone(), members);
+        of_members.mark_unchanged();
+        let parts = Parts {
+            settings,
+            version,
+            log,
+            lease,
+            now,
+            clock,
+            follow,
+            report,
+            disk: of_member,
+            seen,
+            metrics,
+        };
         let member = Member::new(parts, *followed.borrow_and_update());
         let (state, state_receiver) = watch::channel(member.state().clone());
         let (stop, stopped) = oneshot::channel();
         let (ends, ended) = mpsc::channel();
         let run = move || {
-            let inputs = Inputs { followed, lost, disk, stopped };
+            let inputs = Inputs { followed, lost, disk, members: of_members, stopped };
             run(&runtime, &client, member, inputs, &state);
             drop(ends);
         };
@@ -157,6 +174,7 @@ struct Inputs {
     followed: watch::Receiver<Followed>,
     lost: watch::Receiver<Option<Uuid>>,
     disk: watch::Receiver<DiskState>,
+    members: watch::Receiver<Arc<MembersView>>,
     stopped: oneshot::Receiver<()>,
 }
 
@@ -167,7 +185,7 @@ fn run(
     inputs: Inputs,
     state: &watch::Sender<MembershipState>,
 ) {
-    let Inputs { mut followed, mut lost, mut disk, mut stopped } = inputs;
+    let Inputs { mut followed, mut lost, mut disk, mut members, mut stopped } = inputs;
     runtime.block_on(async {
         let mut answer = pin!(Fuse::terminated());
         let mut is_leaving = false;
@@ -206,6 +224,7 @@ fn run(
                         Event::Leave
                     }
                 },
+                () = next_change(&mut members) => Event::Woken,
                 () = tokio::time::sleep(wait) => Event::Woken,
             };
         }
@@ -238,6 +257,13 @@ async fn next_lost(lost: &mut watch::Receiver<Option<Uuid>>) -> Uuid {
         if let Some(session) = *lost.borrow_and_update() {
             return session;
         }
+    }
+}
+
+/// Waits until the records have changed. It waits for ever without a sender.
+async fn next_change(members: &mut watch::Receiver<Arc<MembersView>>) {
+    if members.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
@@ -27,24 +28,27 @@ use super::listing::{Listing, ListingError};
 use super::log_page::{LogPage, PageError};
 use super::member_record::MemberRecord;
 use super::members_task::{BarrierHandle, MembersInput, MembersTask};
-use super::members_view::MembersView;
+use super::members_view::{Member, MembersView};
 use super::membership::{Membership, MembershipMetrics, MembershipState, Setup};
 use super::replica_list::{EtcdNode, ReplicaList, SeenRenewal};
 use super::seen_task::{self, SeenTask, UntoldTimes};
 use super::truncation::Truncation;
 use super::turn::Turn;
 use super::{
-    BarrierMetrics, EtcdSpace, Followed, LogError, LogMetrics, LogPosition, LogSpace, LogWriter,
-    ReplicaReport, Settings, Waited, etcd_log, keys,
+    BarrierMetrics, Clocks, EtcdSpace, Followed, LogError, LogMetrics, LogPosition, LogSpace,
+    LogWriter, ReplicaReport, Settings, Waited, etcd_log, keys,
 };
 use crate::metrics::machine_time;
 use crate::policy::revision::Revision;
 use crate::store::command_queue::CommandQueue;
 use crate::store::lease::Lease;
-use crate::store::{DiskState, Incarnation, Minute, Store, StoreError, boot_clock};
+use crate::store::{DecidingTime, DiskState, Incarnation, Minute, Store, StoreError, boot_clock};
 
 /// How long etcd may take to answer before a replica has started.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
+
+/// The pause between two looks at the records before the replica has started.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How often a replica tries to close a log that was set back.
 const CLOSE_ATTEMPTS: usize = 5;
@@ -308,6 +312,47 @@ impl Replica {
         Arc::clone(&self.members.borrow())
     }
 
+    /// Whether most other replicas say that the clock of this one is ahead.
+    #[must_use]
+    pub fn is_named_ahead(&self) -> bool {
+        // Which clocks are ahead of the own one does not matter here.
+        self.clocks(&self.members(), Timestamp::UNIX_EPOCH).is_named_ahead()
+    }
+
+    /// The clocks of the other replicas by these records, compared with this time.
+    pub(in crate::store) fn clocks(&self, members: &MembersView, clock: Timestamp) -> Clocks {
+        Clocks::of(members, &self.settings.name, boot_clock::now(), clock)
+    }
+
+    /// Reads the records of the other replicas until it has seen each of them renewed, or lapsed: about a
+    /// second, or the lapse time of a replica that has died. Call it before the replica is started.
+    ///
+    /// # Errors
+    /// etcd does not answer.
+    pub async fn live_members(&self) -> Result<MembersView, ReplicaError> {
+        let (client, own) = (Arc::clone(&self.client), self.settings.name.clone());
+        let read = self.runtime.spawn(async move {
+            let mut view = MembersView::default();
+            let mut first = None;
+            loop {
+                let answer = client.range(&Range::under(keys::MEMBERS), FIRST_ANSWER).await?;
+                let now = boot_clock::now();
+                let first = *first.get_or_insert(now);
+                view = view.next(now, &answer);
+                let is_settled = |member: &Member| {
+                    let is_own = member.record.as_ref().is_some_and(|record| record.name == own);
+                    let is_live = !is_own && !member.is_fenced() && !member.has_lapsed(now);
+                    !is_live || member.since > first
+                };
+                if view.iter().all(is_settled) {
+                    return Ok(view);
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        });
+        read.await.map_err(|_| ReplicaError::NoThread)?
+    }
+
     /// What the replica tells the others about itself. The next renewal of its record has it.
     #[must_use]
     pub fn report(&self) -> &watch::Sender<ReplicaReport> {
@@ -381,6 +426,7 @@ impl Replica {
         &self,
         commands: CommandQueue,
         disk: watch::Receiver<DiskState>,
+        time: &Arc<DecidingTime>,
     ) -> Result<(), String> {
         let (Some(log), Some(members)) = (lock(&self.log).take(), lock(&self.members_task).take())
         else {
@@ -435,7 +481,15 @@ impl Replica {
             lost: self.lost.clone(),
             report: self.report.subscribe(),
             disk: disk.clone(),
-            clock: Box::new(machine_time),
+            members: self.members.clone(),
+            clock: {
+                let time = Arc::clone(time);
+                Box::new(move || time.told())
+            },
+            follow: {
+                let time = Arc::clone(time);
+                Box::new(move |told| time.follow(told))
+            },
             metrics: Arc::clone(&self.membership_metrics),
         })?;
         let (mut from, state, session) =
@@ -559,7 +613,7 @@ impl Store {
         // No call is answered before the replica has joined.
         self.lease = Arc::new(Lease::none());
         let log = replica.log_writer(head, &self.lease, at);
-        self.write_to_log(log);
+        self.write_to_log(log, head.time);
         self.replica = Some(replica);
         Ok(self)
     }

@@ -179,6 +179,11 @@ impl Replica {
         self.server.as_mut().expect("it runs")
     }
 
+    /// Whether it was started and not taken.
+    pub fn is_started(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// The process, for what ends it.
     pub fn take(&mut self) -> Server {
         self.server.take().expect("it runs")

@@ -33,7 +33,7 @@ async fn a_replica_with_an_empty_directory_joins_and_nobody_waits() {
         clock.set("-60s");
         let number = cluster.add();
         cluster.launch_by(number, clock.command());
-        let behind = "behind that of the replica";
+        let behind = "5 s behind those of most other replicas";
         until(behind, async || cluster.logged(behind) > 0).await;
         let refused = cluster.client(number).ask(scopes_of("company-0", "key", &["a"])).await;
         refused.expect_err("it answers nothing");

@@ -9,6 +9,9 @@
 //! change that was acknowledged before the record existed is in that head. A change that is committed
 //! later waits for the record.
 //!
+//! A replica whose clock is behind those of most others joins as far as its record, and does not begin its
+//! lease. If it finds that later, the session ends, and the next one waits in the same way.
+//!
 //! The order of an end: first the lease, then the record. Nothing renews a session that is over. The
 //! transactions of the next minute also delete its record again, because etcd may create it late.
 //!
@@ -29,8 +32,8 @@ use uuid::Uuid;
 use super::super::closing::closing;
 use super::super::etcd::{EtcdError, Operation, Range, RangeAnswer, Txn, TxnAnswer};
 use super::super::head::Head;
-use super::super::{Followed, LogPosition, ReplicaReport, Settings, keys};
-use super::other_records::OtherRecords;
+use super::super::members_view::MembersView;
+use super::super::{Clocks, Followed, LogPosition, ReplicaReport, Settings, keys};
 use super::refusal::{OwnLog, Refusal, is_contradicted};
 use super::session::{Session, Stage, Told};
 use super::{LEAVE_WITHIN, MembershipMetrics, MembershipState, nanoseconds};
@@ -42,6 +45,9 @@ use crate::store::lease::Lease;
 const RETRY_AFTER: u64 = 500_000_000;
 /// A replica joins if it has applied all entries up to a head that it read within this time.
 const LOOK_EVERY: u64 = 1_000_000_000;
+/// Why a replica with a wrong clock does not answer.
+const CLOCK_BEHIND: &str = "its clock is more than 5 s behind those of most other replicas: set the clock of \
+                            this machine";
 /// For how long transactions delete the record of a session that is over, and for how long a fence
 /// counts.
 const MINUTE: u64 = 60_000_000_000;
@@ -74,11 +80,15 @@ pub(super) struct Parts {
     pub lease: Arc<Lease>,
     /// The boot clock, in nanoseconds.
     pub now: Box<dyn Fn() -> u64 + Send>,
-    /// The time of the replica's clock, which the record has.
+    /// The time that other replicas are told, which the record has.
     pub clock: Box<dyn Fn() -> Timestamp + Send>,
+    /// Follows the time that another replica told, if it is a little ahead.
+    pub follow: Box<dyn Fn(Timestamp) + Send>,
     /// What the record tells besides the session.
     pub report: watch::Receiver<ReplicaReport>,
     pub disk: watch::Receiver<DiskState>,
+    /// The records of all replicas, as another thread last saw them.
+    pub seen: watch::Receiver<Arc<MembersView>>,
     pub metrics: Arc<MembershipMetrics>,
 }
 
@@ -89,7 +99,10 @@ pub(super) struct Member {
     phase: Phase,
     sent: Option<Sent>,
     state: MembershipState,
-    others: OtherRecords,
+    /// The records of all replicas, as they were last seen.
+    members: Arc<MembersView>,
+    /// The clocks of the others by these records.
+    clocks: Clocks,
     /// The sessions that are over and whose records may exist, and since when they are over.
     over: Vec<(Uuid, u64)>,
     /// When sessions were ended by others, within the last minute.
@@ -143,7 +156,8 @@ impl Member {
             phase: Phase::Looking(0),
             sent: None,
             state: MembershipState::Joining("the head of the log is not read yet".to_owned()),
-            others: OtherRecords::default(),
+            members: Arc::default(),
+            clocks: Clocks::default(),
             over: Vec::new(),
             fences: VecDeque::new(),
             join_from: 0,
@@ -196,6 +210,7 @@ impl Member {
             }
             Event::Leave => self.leave(MembershipState::Left),
         }
+        self.compare_clocks();
         self.begin_answering();
         if self.sent.is_some() { None } else { self.send() }
     }
@@ -219,7 +234,8 @@ impl Member {
     fn send(&mut self) -> Option<Txn> {
         let (now, clock) = (self.now(), (self.parts.clock)());
         let may_join = now >= self.join_from && !self.is_disk_exhausted();
-        let report = self.parts.report.borrow().clone();
+        let report =
+            ReplicaReport { ahead: self.clocks.ahead(), ..self.parts.report.borrow().clone() };
         let Followed { position: applied, revision } = self.followed;
         let (what, mut txn) = match &mut self.phase {
             Phase::Looking(at) if now >= *at => (What::Look, look()),
@@ -315,16 +331,7 @@ impl Member {
         let now = self.now();
         let [head, records] = answer.ranges.as_slice() else { return };
         let Some(head) = self.checked_head(Some(head), sent) else { return };
-        self.others.see(&records.pairs, now);
-        if let Some((name, by)) = self.others.ahead_of((self.parts.clock)(), now) {
-            self.state = MembershipState::Joining(format!(
-                "the clock of this replica is {} s behind that of the replica `{name}`: set the \
-                 clock of this machine",
-                by.as_secs()
-            ));
-            self.phase = Phase::Looking(sent.at.saturating_add(RETRY_AFTER));
-            return;
-        }
+        self.see(records);
         let why = if self.is_disk_exhausted() {
             DISK_EXHAUSTED.to_owned()
         } else if now < self.join_from {
@@ -342,7 +349,9 @@ impl Member {
     }
 
     fn created(&mut self, sent: &Sent, answer: &TxnAnswer) {
-        let Some(head) = self.checked_head(answer.ranges.last(), sent) else { return };
+        let [head, records] = answer.ranges.as_slice() else { return };
+        let Some(head) = self.checked_head(Some(head), sent) else { return };
+        self.see(records);
         let why = format!("it has applied entry {} of {}", self.followed.position.seq, head.seq);
         self.state = MembershipState::Joining(why);
         if let Some(session) = self.session() {
@@ -378,9 +387,37 @@ impl Member {
         checked.map_err(|refusal| self.refuse(refusal, bytes.cloned())).ok()
     }
 
+    /// Notes all records, which an answer has that came now.
+    fn see(&mut self, records: &RangeAnswer) {
+        self.members = Arc::new(self.members.next(self.now(), records));
+    }
+
+    /// Compares the clocks of the others with the own one, and follows those that are a little ahead.
+    /// A replica whose clock is behind those of most others keeps a record, by which the others hear of
+    /// the difference, and answers nothing.
+    fn compare_clocks(&mut self) {
+        {
+            let seen = self.parts.seen.borrow();
+            if seen.at > self.members.at {
+                self.members = Arc::clone(&seen);
+            }
+        }
+        let (now, clock) = (self.now(), (self.parts.clock)());
+        self.clocks = Clocks::of(&self.members, &self.parts.settings.name, now, clock);
+        self.clocks.told().for_each(|told| (self.parts.follow)(told));
+        let is_behind = self.clocks.is_behind();
+        self.parts.lease.set_clock_behind(is_behind);
+        if is_behind
+            && self.session().is_some_and(|session| matches!(session.stage, Stage::Answering(_)))
+        {
+            self.end(CLOCK_BEHIND);
+        }
+    }
+
     /// Begins to answer calls, if the store has applied the entries up to the head of the join.
     fn begin_answering(&mut self) {
         let (applied, revision) = (self.followed.position, self.followed.revision);
+        let is_behind = self.clocks.is_behind();
         let Some(session) = self.session() else { return };
         let Stage::CatchingUp(head) = &session.stage else { return };
         if applied.seq < head.seq {
@@ -391,6 +428,10 @@ impl Member {
             let refusal = Refusal::SetBack { log: head.seq, store: applied.seq };
             let bytes = head.encode().into();
             return self.refuse(refusal, Some(bytes));
+        }
+        if is_behind {
+            self.state = MembershipState::Joining(CLOCK_BEHIND.to_owned());
+            return;
         }
         let (id, until, peer_token) = (session.id(), session.until(), session.peer_token());
         // The time may have passed during this step.

@@ -120,12 +120,16 @@ impl Session {
         self.until
     }
 
-    /// The transaction that creates the record. It is sent once: if it has no answer, etcd may carry it
+    /// The transaction that creates the record, and reads the head and all records. It is sent once: if it has no answer, etcd may carry it
     /// out much later.
     pub(super) fn creation(&self) -> Txn {
         Txn {
             compares: vec![Compare::Absent(self.key.clone())],
-            then: vec![self.put(&self.bytes), Operation::Range(Range::key(keys::HEAD))],
+            then: vec![
+                self.put(&self.bytes),
+                Operation::Range(Range::key(keys::HEAD)),
+                Operation::Range(Range::under(keys::MEMBERS)),
+            ],
             or_else: vec![],
         }
     }

@@ -24,6 +24,10 @@ struct World {
     now: Arc<AtomicU64>,
     /// The clock of the replica, in seconds.
     clock: Arc<AtomicI64>,
+    /// The latest time that it followed, in seconds.
+    followed_clock: Arc<AtomicI64>,
+    /// The records, as another thread saw them.
+    seen: watch::Sender<Arc<MembersView>>,
     metrics: Arc<MembershipMetrics>,
     disk: watch::Sender<DiskState>,
     member: Member,
@@ -59,6 +63,8 @@ impl World {
         let (lease, metrics) = (Arc::new(Lease::none()), Arc::default());
         let (now, clock) = (Arc::new(AtomicU64::new(1000)), Arc::new(AtomicI64::new(1000)));
         let (of_now, of_clock) = (Arc::clone(&now), Arc::clone(&clock));
+        let followed_clock = Arc::new(AtomicI64::new(0));
+        let (of_followed, seen) = (Arc::clone(&followed_clock), watch::Sender::default());
         let url = "etcd://127.0.0.1:1/test".parse().expect("a URL");
         let tls = TlsFiles::default();
         let disk = watch::Sender::<DiskState>::default();
@@ -79,6 +85,10 @@ impl World {
                 version: "0".to_owned(),
                 report: watch::channel(ReplicaReport::default()).1,
                 disk: disk.subscribe(),
+                seen: seen.subscribe(),
+                follow: Box::new(move |told| {
+                    of_followed.fetch_max(told.as_second(), Ordering::Relaxed);
+                }),
                 log: OwnLog { cluster: CLUSTER, incarnation: INCARNATION },
                 lease: Arc::clone(&lease),
                 now: Box::new(move || of_now.load(Ordering::Relaxed) * 1_000_000),
@@ -89,8 +99,18 @@ impl World {
             },
             followed(applied),
         );
-        let mut world =
-            Self { etcd: BTreeMap::new(), lease, now, clock, metrics, disk, member, txn: None };
+        let mut world = Self {
+            etcd: BTreeMap::new(),
+            lease,
+            now,
+            clock,
+            followed_clock,
+            seen,
+            metrics,
+            disk,
+            member,
+            txn: None,
+        };
         world.set_head(&head(5));
         world.step(Event::Woken);
         world
@@ -210,6 +230,16 @@ impl World {
     /// Another process puts a record.
     fn put(&mut self, record: &MemberRecord) {
         self.etcd.insert(keys::member(record.session), record.encode().into());
+    }
+
+    /// Another thread reads all records, and the member is woken.
+    fn look(&mut self) {
+        self.pass(1);
+        let pairs = self.read(&Range::under(keys::MEMBERS));
+        let answer = RangeAnswer { revision: 1, pairs, has_more: false };
+        let next = self.seen.borrow().next(self.time() * 1_000_000, &answer);
+        self.seen.send_replace(Arc::new(next));
+        self.step(Event::Woken);
     }
 
     fn fence(&mut self) {
@@ -595,42 +625,75 @@ fn entries_applied_after_the_head_was_read_do_not_contradict_it() {
 }
 
 #[test]
-fn replica_whose_clock_is_behind_that_of_a_live_record_does_not_join() {
+fn replica_whose_clock_is_behind_that_of_most_others_has_a_record_and_does_not_answer() {
     let mut world = World::new(5);
     world.put(&other_record(6));
     world.answer();
-    let why = "the clock of this replica is 6 s behind that of the replica `b`: set the clock of \
-               this machine";
-    assert_eq!(world.why(), why);
-    assert!(world.txn.is_none());
-    // No replica renews it: after the time in which it may not be deleted, it proves nothing.
-    for _ in 0..11 {
-        world.wake_after(500);
-        world.answer();
-        assert_eq!(world.why(), why);
-    }
-    // Other bytes: it is renewed.
-    world.put(&MemberRecord { count: 2, ..other_record(6) });
-    for _ in 0..12 {
-        world.wake_after(500);
-        world.answer();
-        assert_eq!(world.why(), why);
-    }
-    world.wake_after(500);
     world.answer();
-    assert_ne!(world.why(), why);
+    assert_eq!(world.why(), CLOCK_BEHIND);
+    assert!(!world.may_answer() && world.lease.is_clock_behind());
+    let own = |world: &World| world.records().into_iter().find(|record| record.name == name("a"));
+    // The record says whose clock is ahead, and is renewed.
+    for count in 1..4 {
+        world.wake_after(1000);
+        world.answer();
+        world.put(&MemberRecord { count: count + 1, ..other_record(6 + count.cast_signed()) });
+        world.clock.fetch_add(1, Ordering::Relaxed);
+        world.look();
+        let own = own(&world).expect("a record");
+        assert_eq!((own.count, own.report.ahead), (count, vec![name("b")]));
+        assert!(!world.may_answer());
+    }
+    // Its clock is set.
+    world.clock.fetch_add(1, Ordering::Relaxed);
+    world.step(Event::Woken);
+    assert!(world.may_answer() && !world.lease.is_clock_behind());
+    world.clock.fetch_add(1, Ordering::Relaxed);
+    world.wake_after(1000);
     world.answer();
-    assert!(world.may_answer());
+    assert_eq!(own(&world).expect("a record").report.ahead, []);
 
-    // Its clock is set; it is near enough; the record is fenced.
-    for (ahead, set_to, fenced) in [(6, 1001, false), (5, 1000, false), (60, 1000, true)] {
+    // It is near enough; the record is fenced; another one is not ahead.
+    for (ahead, fenced, others) in [(5, false, 1), (60, true, 1), (60, false, 2)] {
         let mut world = World::new(5);
-        world.clock.store(set_to, Ordering::Relaxed);
         world.put(&MemberRecord { fenced, ..other_record(ahead) });
+        if others == 2 {
+            let session = Uuid::from_u128(8);
+            world.put(&MemberRecord { session, name: name("c"), ..other_record(0) });
+        }
         world.answer();
         world.answer();
-        assert!(world.may_answer(), "{ahead} {set_to} {fenced}");
+        assert!(world.may_answer(), "{ahead} {fenced} {others}");
     }
+}
+
+#[test]
+fn replica_whose_clock_falls_behind_ends_its_session() {
+    let (mut world, _) = World::answering();
+    let session = world.record().session;
+    world.put(&other_record(6));
+    assert!(world.may_answer(), "it has not seen it");
+    world.look();
+    assert!(!world.may_answer() && world.lease.is_clock_behind());
+    assert_eq!(world.why(), CLOCK_BEHIND);
+    // The next session waits.
+    world.answer();
+    world.answer();
+    assert!(world.records().iter().all(|record| record.session != session));
+    assert_eq!((world.records().len(), world.why().as_str()), (2, CLOCK_BEHIND));
+    assert!(!world.may_answer());
+    world.clock.fetch_add(1, Ordering::Relaxed);
+    world.step(Event::Woken);
+    assert!(world.may_answer());
+}
+
+#[test]
+fn replica_follows_the_clocks_that_it_sees() {
+    let (mut world, _) = World::answering();
+    world.put(&other_record(2));
+    world.look();
+    assert_eq!(world.followed_clock.load(Ordering::Relaxed), 1002);
+    assert!(world.may_answer());
 }
 
 #[test]
