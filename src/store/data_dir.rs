@@ -8,6 +8,10 @@ use std::os::unix::fs::DirBuilderExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use super::open::{LOCK_TIMEOUT, PAUSE};
 
 /// Runs something that may panic, and returns the panic message instead of printing it.
 pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> (Option<T>, String) {
@@ -40,11 +44,17 @@ pub(crate) fn create(dir: &Path) -> io::Result<()> {
     })
 }
 
-/// Locks the directory for this process.
+/// Locks the directory for this process. It waits for a process that is about to end, and for one that was
+/// just forked: that one holds the locks of its parent until it runs its own program.
 pub(super) fn lock_dir(dir: &Path) -> Result<File, TryLockError> {
     let path = dir.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(path);
     let lock = lock.map_err(TryLockError::Error)?;
-    lock.try_lock()?;
-    Ok(lock)
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(PAUSE),
+            locked => return locked.map(|()| lock),
+        }
+    }
 }
