@@ -8,7 +8,7 @@
 //! end of the engine's file ([`Engine::file_name`](super::engine::Engine::file_name)), here called
 //! the log. The log grows into them, and no other file can take them. The reserve is refilled
 //! whenever it is low, as far as the disk allows: the log uses it up, sled releases it when it
-//! truncates its log, and a start releases it, too ([`release`]). The last part of it is
+//! truncates its log, and a start releases it, too (`release`). The last part of it is
 //! for the deletion of keys alone. On a file system without preallocation there is no reserve, and
 //! only the free space counts.
 

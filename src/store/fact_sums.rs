@@ -21,7 +21,7 @@ use crate::policy::token::authorization_code::AuthorizationCode;
 /// At how many revisions the sums are kept. Replicas that are compared need one in common.
 const REVISIONS: usize = 128;
 
-/// The number and the checksum of the facts of each kind, in the order of [`KINDS`]; or how a batch changes
+/// The number and the checksum of the facts of each kind, in the order of `KINDS`; or how a batch changes
 /// them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FactSums([KindSum; KINDS.len()]);
