@@ -24,7 +24,7 @@ use super::initialisation::{existing, until_no_replica_answers};
 use crate::metrics::{machine_time, shortage};
 use crate::policy::change::Author;
 use crate::policy::revision::Revision;
-use crate::store::replicated::closing::{close, reopen};
+use crate::store::replicated::closing::{close, is_present, reopen};
 use crate::store::replicated::etcd::EtcdError;
 use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::initialisation;
@@ -76,26 +76,30 @@ pub async fn detach(args: &DetachArgs) -> Result<Detached, StartupError> {
     })?;
     let (head, _) = listing.head.ok_or(LogError::Missing)?;
     check_log(&head, cluster, client.cluster_id(), dir)?;
-    check_position(&head, &store, dir)?;
     let id = match (head.state, noted(dir)) {
+        // If the store lacks an entry, the log is opened again below.
         (HeadState::Closed(by), Some(own)) if by == own => own,
-        (HeadState::Closed(_), _) => return Err(closed_by_another()),
-        // A new id: a transaction of an earlier run may still be carried out.
-        (HeadState::Open, _) => note(dir)?,
+        (state, _) => {
+            check_position(&head, &store, dir)?;
+            if state != HeadState::Open {
+                return Err(closed_by_another());
+            }
+            // A new id: a transaction of an earlier run may still be carried out.
+            note(dir)?
+        }
     };
     let (head, closed) = close(&client, id).await.map_err(refused)?;
     if head.state != HeadState::Closed(id) {
         return Err(closed_by_another());
     }
-    until_no_replica_answers(&client).await.map_err(refused)?;
+    until_no_replica_answers(&client, &closed).await.map_err(refused)?;
     // A replica may have committed a change before the log was closed.
     if let Err(error) = check_position(&head, &store, dir) {
         reopen(&client, &head, &closed).await.map_err(refused)?;
         return Err(error);
     }
     // The sessions of a log that is another one now are others.
-    let (_, now) = close(&client, id).await.map_err(refused)?;
-    if now != closed {
+    if !is_present(&client, &closed).await.map_err(refused)? {
         return Err(closed_by_another());
     }
     // Opened again under the lock of its directory.

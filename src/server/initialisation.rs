@@ -31,9 +31,9 @@ use crate::observe::log;
 use crate::policy::change::Author;
 use crate::policy::id::Name;
 use crate::policy::revision::Revision;
-use crate::store::replicated::closing::{close, end_sessions};
+use crate::store::replicated::closing::{close, end_sessions, reopen};
 use crate::store::replicated::etcd::{Client, EtcdError};
-use crate::store::replicated::head::Head;
+use crate::store::replicated::head::{Head, HeadState};
 use crate::store::replicated::initialisation::{self, InitError, LONGEST_LEASE};
 use crate::store::replicated::listing::{Listing, ListingError};
 use crate::store::replicated::{Cluster, LogError};
@@ -324,9 +324,15 @@ async fn replace(
                 return Ok(Initialised::Before(head.cluster));
             }
             check(head, &store)?;
-            let (head, closed) = close(client, Uuid::new_v4()).await.map_err(InitError::from)?;
+            let id = Uuid::new_v4();
+            let (head, closed) = close(client, id).await.map_err(InitError::from)?;
             // A replica may have committed a change before the log was closed.
-            check(&head, &store)?;
+            if let Err(error) = check(&head, &store) {
+                if head.state == HeadState::Closed(id) {
+                    reopen(client, &head, &closed).await.map_err(InitError::from)?;
+                }
+                return Err(error);
+            }
             Some(closed)
         }
         None if args.replace.is_some() => {
@@ -339,7 +345,9 @@ async fn replace(
         None => None,
     };
     if args.replace.is_some() {
-        until_no_replica_answers(client).await.map_err(InitError::from)?;
+        if let Some(closed) = &closed {
+            until_no_replica_answers(client, closed).await.map_err(InitError::from)?;
+        }
         return begin_with(client, store, closed, args).await;
     }
     // Opened again below, under the lock of its directory.
@@ -351,7 +359,8 @@ async fn replace(
              Ctrl-C and give --all-stopped if none runs"
         ));
         // etcd may have lost the records of replicas that answer.
-        let ((), ended) = tokio::join!(tokio::time::sleep(LONGEST_LEASE), end_sessions(client));
+        let ended = end_sessions(client, closed.as_ref());
+        let ((), ended) = tokio::join!(tokio::time::sleep(LONGEST_LEASE), ended);
         ended.map_err(InitError::from)?;
     }
     let author = Author {
@@ -363,13 +372,16 @@ async fn replace(
     begin_with(client, existing(dir)?, closed, args).await
 }
 
-/// Ends the sessions of all replicas of a closed log.
-pub(super) async fn until_no_replica_answers(client: &Client) -> Result<(), ListingError> {
+/// Ends the sessions of all replicas of a closed log, whose head has these bytes.
+pub(super) async fn until_no_replica_answers(
+    client: &Client,
+    closed: &Bytes,
+) -> Result<(), ListingError> {
     log::tell(
         "scopegate: the log is closed; waiting until no replica answers: at once if all are stopped, and \
          else until the lease of the last one is over",
     );
-    end_sessions(client).await
+    end_sessions(client, Some(closed)).await
 }
 
 /// Rejects a store that has no new incarnation, and a cluster that is not the one that was named.

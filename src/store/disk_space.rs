@@ -22,6 +22,7 @@ use rustix::fs::FallocateFlags;
 use tokio::sync::watch;
 
 use super::{Proposal, StoreMetrics};
+use crate::policy::change::ChangeKind;
 
 /// Below this many free bytes, only changes that remove access are accepted. The space is for
 /// writes that no change causes directly: the rest of a batch, garbage collection, and above all
@@ -104,13 +105,13 @@ pub(super) enum ChangeEffect {
     Widens,
     /// It only removes access.
     Narrows,
-    /// It only deletes keys.
+    /// It only deletes keys, or tells that the clock was set right. Before that, no key may be valid.
     DeletesKeys,
 }
 
 impl ChangeEffect {
     pub(super) fn of(proposal: &Proposal) -> Self {
-        if proposal.deletes_keys() {
+        if proposal.deletes_keys() || proposal.change.kind == ChangeKind::AcceptClock {
             Self::DeletesKeys
         } else if proposal.takes_away() {
             Self::Narrows
@@ -295,7 +296,11 @@ fn reserve_of(log: &File) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::policy::change::{Author, Change};
+    use crate::policy::revision::Revision;
 
     const MIB: u64 = 1 << 20;
 
@@ -325,6 +330,31 @@ mod tests {
         }
         assert_eq!(admits(4, 4, DeletesKeys, false), Ok(()));
         assert_eq!(admits(4, 3, DeletesKeys, false), Err(SpaceError::Full));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_right_is_told_as_long_as_keys_are_deleted() {
+        let proposal = |kind| Proposal {
+            preconditions: vec![],
+            caller: None,
+            writes: vec![],
+            change: Change {
+                revision: Revision::NEXT,
+                time: Timestamp::UNIX_EPOCH,
+                author: Author::default(),
+                kind,
+                company: None,
+                credential: None,
+                user: None,
+                added: vec![],
+                removed: vec![],
+                displaced: vec![],
+                fields: vec![],
+            },
+            idempotency: None,
+        };
+        assert_eq!(ChangeEffect::of(&proposal(ChangeKind::AcceptClock)), ChangeEffect::DeletesKeys);
+        assert_eq!(ChangeEffect::of(&proposal(ChangeKind::ApplyCatalog)), ChangeEffect::Widens);
     }
 
     #[test]

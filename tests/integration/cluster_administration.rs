@@ -252,6 +252,40 @@ async fn log_that_a_replica_goes_on_with_meanwhile_is_opened_again() {
     failed(&ended, 64, "has entry 0 of the log, which ends with entry 1");
     assert_eq!(head(&client).await.0, committed);
     assert!(Store::open(&store).expect("opened").cluster().is_some());
+
+    // Also by the next run, if this one is interrupted after it has closed the log.
+    let id = fs::read_to_string(&file).expect("noted").trim().parse().expect("an id");
+    let closed = Head { state: HeadState::Closed(id), ..committed.clone() };
+    carry_out(&client, vec![put(keys::HEAD, closed.encode())]).await;
+    let again = run("detach", &etcd, &["--data-dir", text(&store)]).await;
+    failed(&again, 64, "has entry 0 of the log, which ends with entry 1");
+    assert_eq!(head(&client).await.0, committed);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_that_begins_while_a_store_is_detached_is_left_alone() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let (client, store) = followed(&etcd, dir.path()).await;
+    let [old, new] = ["old", "new"].map(|name| record(name, FORMAT));
+    let [old_key, new_key] = [&old, &new].map(|record| keys::member(record.session));
+    carry_out(&client, vec![put(&old_key, old.encode())]).await;
+    let mut detach = command("detach", &etcd, &["--data-dir", text(&store)]);
+    let detach = detach.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it runs");
+    // It waits for the lease of the record.
+    until("closed", async || head(&client).await.0.state != HeadState::Open).await;
+    let other = Head::first(Uuid::new_v4(), Uuid::new_v4(), Revision::ZERO, Timestamp::now());
+    let deletion = Operation::Delete(Range::key(&old_key));
+    let begin = vec![put(keys::HEAD, other.encode()), deletion, put(&new_key, new.encode())];
+    carry_out(&client, begin).await;
+    let detach = move || detach.wait_with_output().expect("it ends");
+    let ended = tokio::task::spawn_blocking(detach).await.expect("it ends");
+    failed(&ended, 64, "another program has closed the log");
+    assert_eq!(head(&client).await.0, other, "it is open");
+    let members = client.range(&Range::under(keys::MEMBERS), WITHIN).await.expect("an answer");
+    let records: Vec<_> = members.pairs.iter().map(|pair| pair.value.to_vec()).collect();
+    assert_eq!(records, [new.encode()], "its session goes on");
+    assert!(Store::open(&store).expect("opened").cluster().is_some());
 }
 
 /// A log with the store of a directory that follows it.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use scopegate::policy::change::ChangeKind;
+use scopegate::policy::catalog::Catalog;
+use scopegate::policy::change::{Change, ChangeKind};
 use scopegate::policy::company::Company;
 use scopegate::policy::id::CompanyId;
 use scopegate::policy::revision::Revision;
@@ -488,6 +489,48 @@ async fn a_change_of_several_mebibytes_reaches_every_replica() {
         cluster.stores.push(Arc::new(store));
         cluster.close();
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_loses_commits_keeps_its_parts() {
+    let Some(etcd) = Etcd::start(1, &[]).await else { return };
+    let settings = vec![Etcd::settings(&[etcd.address(0)]); 2];
+    let client = etcd.client();
+    let now = |proposal: Proposal| {
+        let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond());
+        let change = Change { time: time.expect("a time"), ..proposal.change };
+        Proposal { change, ..proposal }
+    };
+    tokio::task::block_in_place(|| {
+        let cluster = Cluster::start(&settings);
+        let (stop, busy) = (AtomicBool::new(false), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let other = Fact::Company(Arc::new(company("other", &catalog(1))));
+                    let id = CompanyId::parse("other").expect("an id");
+                    let before = cluster.stores[1].get(&FactKey::Company(id)).expect("readable");
+                    commit(&cluster.stores[1], now(proposal(put(before, other))))
+                        .expect("committed");
+                    busy.store(true, Ordering::Relaxed);
+                }
+            });
+            assert!(in_time(|| busy.load(Ordering::Relaxed)));
+            let before = cluster.stores[0].get(&FactKey::Catalog).expect("readable");
+            let yaml = format!("scopes: {{ s0: }}\n# {}", "1".repeat(5 << 20));
+            let after = Catalog::empty().replaced_by(&yaml).expect("a catalog");
+            let lost = cluster.stores[0].replica().expect("a replica").log_metrics().lost.read();
+            let applied = proposal(put(before, Fact::Catalog(Arc::new(after))));
+            commit(&cluster.stores[0], now(applied)).expect("committed");
+            let metrics = cluster.stores[0].replica().expect("a replica").log_metrics();
+            assert!(metrics.lost.read() > lost, "the other one came first");
+            stop.store(true, Ordering::Relaxed);
+        });
+        cluster.until_they_are_level();
+        cluster.close();
+    });
+    // Its time is that of the last attempt, and its parts are those of the first.
+    assert_eq!(parts(&client).await.len(), 6 + 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,25 +82,37 @@ pub async fn reopen(client: &Client, head: &Head, closed: &Bytes) -> Result<(), 
     Ok(())
 }
 
-/// Ends the sessions of all replicas of a closed log. It returns when no record is left: at once if every
-/// replica has ended its session, and else after the lease of the last one, at most 75 s.
+/// Ends the sessions of all replicas of a closed log, whose head has these bytes; none if there is no head.
+/// It returns when no record is left: at once if every replica has ended its session, and else after the
+/// lease of the last one, at most 75 s. It also returns when there is another head: the sessions are those
+/// of another cluster then, and are left alone.
 ///
 /// # Errors
 /// etcd gave no answer. A replica may answer still.
-pub async fn end_sessions(client: &Client) -> Result<(), ListingError> {
+pub async fn end_sessions(client: &Client, closed: Option<&Bytes>) -> Result<(), ListingError> {
     let mut view = MembersView::default();
     let mut deadline = Instant::now() + PATIENCE;
+    let ranges = [Range::key(keys::HEAD), Range::under(keys::MEMBERS)].map(Operation::Range);
+    let look = Txn { then: ranges.to_vec(), ..Txn::default() };
     loop {
-        match client.range(&Range::under(keys::MEMBERS), WITHIN).await {
+        match client.txn(&look, WITHIN).await {
             Ok(answer) => {
                 deadline = Instant::now() + PATIENCE;
                 let now = boot_clock::now();
-                view = view.next(now, &answer);
+                let [head, records] = answer.ranges.as_slice() else { continue };
+                if head.pairs.first().map(|pair| &pair.value) != closed {
+                    return Ok(());
+                }
+                view = view.next(now, records);
                 if view.iter().next().is_none() {
                     return Ok(());
                 }
-                for txn in view.iter().filter_map(|member| ending(member, now)) {
-                    // Whatever came of it, the next range shows.
+                for mut txn in view.iter().filter_map(|member| ending(member, now)) {
+                    txn.compares.push(match closed {
+                        Some(closed) => Compare::Is(keys::HEAD.to_owned(), closed.clone()),
+                        None => Compare::Absent(keys::HEAD.to_owned()),
+                    });
+                    // Whatever came of it, the next look shows.
                     client.txn(&txn, WITHIN).await.ok();
                 }
                 sleep(PAUSE).await;
@@ -123,6 +135,22 @@ fn ending(member: &Member, now: u64) -> Option<Txn> {
     };
     let compares = vec![Compare::Is(key, member.bytes().clone())];
     Some(Txn { compares, then: vec![operation], or_else: vec![] })
+}
+
+/// Whether the head of the log has these bytes still.
+///
+/// # Errors
+/// etcd gave no answer.
+pub async fn is_present(client: &Client, closed: &Bytes) -> Result<bool, ListingError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match client.range(&Range::key(keys::HEAD), WITHIN).await {
+            Ok(answer) => {
+                return Ok(answer.pairs.first().is_some_and(|pair| pair.value == *closed));
+            }
+            Err(error) => give_up_late(Some(error), deadline).await?,
+        }
+    }
 }
 
 /// Pauses after a call that failed, if another attempt is due.

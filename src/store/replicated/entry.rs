@@ -145,11 +145,16 @@ impl Entry {
         })
     }
 
-    /// Moves its only change to parts. Returns their content, which does not depend on the revision; none
-    /// if the entry has not one change.
+    /// Moves its only change to parts. Returns their content, which depends neither on the revision of the
+    /// change nor on its time, so that parts of a catalog are those of its next entry, too; none if the
+    /// entry has not one change, or another time than it.
     pub fn move_to_parts(&mut self) -> Option<Vec<u8>> {
         let [change] = self.changes.as_slice() else { return None };
+        if change.change.time != self.time {
+            return None;
+        }
         let mut message = change.message();
+        message.change = record::encode_change(&without_time(change.change.clone()));
         message.facts.iter_mut().for_each(|fact| fact.since_revision = 0);
         let content = message.encode_to_vec();
         self.changes.clear();
@@ -165,6 +170,11 @@ impl Entry {
         let format = self.format;
         let read = || {
             let mut message = proto::EntryChange::decode(content)?;
+            let change = record::decode_change(self.first_revision, &message.change)?;
+            if record::encode_change(&without_time(change.clone())) != message.change {
+                return Err(Corrupt);
+            }
+            message.change = record::encode_change(&Change { time: self.time, ..change });
             for fact in &mut message.facts {
                 if std::mem::replace(&mut fact.since_revision, self.first_revision.0) != 0 {
                     return Err(Corrupt);
@@ -300,6 +310,11 @@ impl EntryFact {
         let fact = record.as_ref().map(|record| record::decode(&key, revision, record));
         Ok(Self { key, fact: fact.transpose()?, record: record.unwrap_or_default() })
     }
+}
+
+/// A change as parts have it.
+fn without_time(change: Change) -> Change {
+    Change { time: Timestamp::UNIX_EPOCH, ..change }
 }
 
 /// The keys of an earlier result of this request. The replica that wrote the entry has collected the

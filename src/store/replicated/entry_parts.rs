@@ -2,8 +2,9 @@
 //! own.
 //!
 //! The parts are put before the commit of the entry that names them. They are named by the hash of their
-//! content, and the content has no revision. So a commit that is lost to another replica's entry is tried
-//! again with the same parts, however long they took.
+//! content, and the content has neither the revision nor the time of its entry. So a commit of a catalog
+//! that is lost to another replica's entry is tried again with the same parts, however long they took. A
+//! company has the time of its last change, so its parts are put again.
 //!
 //! INVARIANT (parts with their entry): the commit compares that every part exists, and puts the key that
 //! says which entry has them. Parts are deleted only by a commit, which so sees every earlier one, and only

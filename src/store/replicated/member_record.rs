@@ -100,7 +100,8 @@ impl MemberRecord {
             fenced: record.fenced,
             ttl,
             clock: moment(record.clock)?,
-            started: moment(record.started)?,
+            // Programs that speak only the first format do not tell it.
+            started: moment(record.started.or(record.clock))?,
             speaks: record.speaks,
             version: record.version,
             advertise: record.advertise,
@@ -130,5 +131,37 @@ impl MemberRecord {
             report: Some(self.report.message()),
         }
         .encode_to_vec()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::expect_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn record_of_a_program_that_speaks_only_the_first_format_is_read() {
+        let (session, now) = (Uuid::from_u128(7), Timestamp::UNIX_EPOCH);
+        let record = MemberRecord {
+            session,
+            name: Name::parse("a").expect("a name"),
+            count: 1,
+            random: [1; 16],
+            published: Revision(7),
+            fenced: false,
+            ttl: Duration::from_secs(4),
+            clock: now,
+            started: now,
+            speaks: 1,
+            version: "0.1.0".to_owned(),
+            advertise: "http://127.0.0.1:1".to_owned(),
+            peer_token: PeerToken([7; 32]),
+            report: ReplicaReport::default(),
+        };
+        let message = proto::Record::decode(record.encode().as_slice()).expect("a message");
+        let message = proto::Record { started: None, report: None, ..message };
+        // Field 9 had the names of the replicas whose clocks are ahead.
+        let bytes = [message.encode_to_vec(), vec![9 << 3 | 2, 1, b'b']].concat();
+        assert_eq!(MemberRecord::decode(&bytes), Ok(record));
     }
 }

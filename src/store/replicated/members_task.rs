@@ -70,8 +70,7 @@ impl BarrierHandle {
     /// gone. `listed` are the sessions, without the own one, whose records a range in the transaction
     /// of the commit returned. Call it after the own store has published the revision.
     ///
-    /// The waiter gets [`StoreError::NotYetEverywhere`] if this takes 4 s longer than the longest
-    /// lapse time of these records.
+    /// The waiter gets [`StoreError::NotYetEverywhere`] if this takes longer than 10 s.
     pub fn wait(&self, revision: Revision, listed: Vec<Uuid>, waiter: impl Waiter) {
         let call = Call::new((self.clock)(), revision, waiter);
         if listed.is_empty() {
