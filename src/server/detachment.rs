@@ -88,7 +88,7 @@ pub async fn detach(args: &DetachArgs) -> Result<Detached, StartupError> {
             note(dir)?
         }
     };
-    let (head, closed) = close(&client, id).await.map_err(refused)?;
+    let (head, closed) = close(&client, cluster.id, id).await.map_err(refused)?;
     if head.state != HeadState::Closed(id) {
         return Err(closed_by_another());
     }

@@ -325,7 +325,11 @@ async fn replace(
             }
             check(head, &store)?;
             let id = Uuid::new_v4();
-            let (head, closed) = close(client, id).await.map_err(InitError::from)?;
+            let closed = close(client, head.cluster, id).await.map_err(InitError::from)?;
+            let (head, closed) = closed;
+            if head.state == HeadState::Open {
+                return exists(head.cluster, args);
+            }
             // A replica may have committed a change before the log was closed.
             if let Err(error) = check(&head, &store) {
                 if head.state == HeadState::Closed(id) {

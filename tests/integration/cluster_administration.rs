@@ -335,20 +335,24 @@ async fn store_is_detached_only_from_its_own_log() {
 }
 
 #[tokio::test]
-async fn reopened_log_is_the_one_that_was_closed() {
+async fn log_is_closed_and_reopened_only_for_its_own_cluster_and_closing() {
     let Some(etcd) = Etcd::start(1, &[]).await else { return };
     let dir = tempfile::tempdir().expect("a directory");
     let (client, _) = followed(&etcd, dir.path()).await;
     let (open, _) = head(&client).await;
     let id = Uuid::new_v4();
-    let (closed, bytes) = closing::close(&client, id).await.expect("closed");
+    let close = async |cluster, id| closing::close(&client, cluster, id).await.expect("an answer");
+    // That of another cluster is left alone.
+    assert_eq!(close(Uuid::new_v4(), id).await.0, open);
+    assert_eq!(head(&client).await.0, open);
+    let (closed, bytes) = close(open.cluster, id).await;
     assert_eq!(closed.state, HeadState::Closed(id));
     // It stays that of the first closing.
-    assert_eq!(closing::close(&client, Uuid::new_v4()).await.expect("closed").1, bytes);
+    assert_eq!(close(open.cluster, Uuid::new_v4()).await.1, bytes);
     closing::reopen(&client, &closed, &bytes).await.expect("open");
     assert_eq!(head(&client).await.0, open);
     // Not a log that another has closed.
-    let (other, _) = closing::close(&client, Uuid::new_v4()).await.expect("closed");
+    let (other, _) = close(open.cluster, Uuid::new_v4()).await;
     closing::reopen(&client, &closed, &bytes).await.expect("nothing was done");
     assert_eq!(head(&client).await.0, other);
 }
@@ -430,7 +434,8 @@ async fn interrupted_replacement_is_completed_by_the_next() {
         head
     };
     // After the log was closed and the store was marked, before the last transaction.
-    closing::close(&client, Uuid::new_v4()).await.expect("closed");
+    let cluster = head(&client).await.0.cluster;
+    closing::close(&client, cluster, Uuid::new_v4()).await.expect("closed");
     let marked = mark();
     succeeded(&replace(&other).await);
     let (begun, _) = head(&client).await;

@@ -329,7 +329,10 @@ async fn transaction_whose_answer_is_lost_is_not_reported_as_a_failure() {
     for new in [&first, &second] {
         let client = Etcd::client_of(&[&proxy.address]);
         let closed = match head(&client).await {
-            Some(_) => Some(closing::close(&client, Uuid::new_v4()).await.expect("closed").1),
+            Some(Head { cluster, .. }) => {
+                let closed = closing::close(&client, cluster, Uuid::new_v4()).await;
+                Some(closed.expect("closed").1)
+            }
             None => None,
         };
         proxy.hold_answers();

@@ -46,18 +46,23 @@ fn replacing(seen: Bytes, head: &Head) -> Txn {
     }
 }
 
-/// Closes the log, with this id of the closing. Returns the closed head with its bytes. It is that of
-/// another closing if the log was closed before.
+/// Closes the log of this cluster, with this id of the closing. Returns the closed head with its bytes. It
+/// is that of another closing if the log was closed before, and an open one if the log is now that of
+/// another cluster, which is left alone.
 ///
 /// # Errors
 /// There is no log, or etcd gave no answer. The log may be closed all the same.
-pub async fn close(client: &Client, id: Uuid) -> Result<(Head, Bytes), ListingError> {
+pub async fn close(
+    client: &Client,
+    cluster: Uuid,
+    id: Uuid,
+) -> Result<(Head, Bytes), ListingError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let error = match client.range(&Range::key(keys::HEAD), WITHIN).await {
             Ok(answer) => {
                 let (head, seen) = read_head(&answer)?.ok_or(LogError::Missing)?;
-                if head.state != HeadState::Open {
+                if head.state != HeadState::Open || head.cluster != cluster {
                     return Ok((head, seen));
                 }
                 // Whatever came of it, the next look tells: a commit may have come between.
