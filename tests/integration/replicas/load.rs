@@ -23,8 +23,9 @@ use crate::harness::cluster::{Cluster, until};
 use crate::harness::{Client, scopes_of};
 
 const SCOPE: &[&str] = &["a"];
-/// The pause of a checker and of a writer, so that the machine has time for etcd.
-const PACE: Duration = Duration::from_millis(8);
+/// The pause of a checker in milliseconds, and a quarter of that of a writer, so that the machine has time
+/// for etcd.
+const PACE: u64 = 8;
 /// The pause before a call that failed is repeated.
 const AGAIN: Duration = Duration::from_millis(10);
 
@@ -301,6 +302,7 @@ impl Shared {
 
     async fn check_on(self: Arc<Self>, replica: usize) {
         let all: Vec<_> = (0..self.companies.len()).collect();
+        let pace = Duration::from_millis(super::size("SCOPEGATE_REPLICA_PACE", PACE));
         for turn in 0.. {
             if self.is_over() {
                 return;
@@ -311,7 +313,7 @@ impl Shared {
             if one == 0 {
                 self.check(replica, &all).await;
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(pace).await;
         }
     }
 
@@ -376,7 +378,7 @@ impl Shared {
                     }
                 }
                 company.epoch.fetch_add(1, Ordering::SeqCst);
-                tokio::time::sleep(PACE * 4).await;
+                tokio::time::sleep(Duration::from_millis(PACE * 4)).await;
             }
         }
     }
