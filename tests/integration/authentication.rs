@@ -195,7 +195,7 @@ pub async fn reflected(url: &str, key: &str) -> Vec<Call> {
 }
 
 pub async fn wire(url: &str, key: Option<&str>) -> InterceptedService<Channel, BearerInterceptor> {
-    let channel = harness::endpoint(&url).connect().await.expect("up");
+    let channel = harness::endpoint(url).connect().await.expect("up");
     let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
     InterceptedService::new(channel, BearerInterceptor(key))
 }

@@ -24,8 +24,11 @@ const LAST_LINES: usize = 30;
 /// The log of a server, by line.
 pub type Log = Arc<Mutex<Vec<String>>>;
 
+/// The log of a server that may have been dropped.
+type WeakLog = Weak<Mutex<Vec<String>>>;
+
 /// The logs of the servers that run, by process.
-static LOGS: Mutex<Vec<(u32, Weak<Mutex<Vec<String>>>)>> = Mutex::new(Vec::new());
+static LOGS: Mutex<Vec<(u32, WeakLog)>> = Mutex::new(Vec::new());
 
 /// Shows this log in a report on the process.
 pub fn show_log(pid: u32, log: &Log) {
