@@ -2,6 +2,7 @@
 
 pub mod bytes_codec;
 pub mod ca;
+pub mod channel;
 pub mod cluster;
 pub mod etcd;
 pub mod fake_clock;
@@ -34,10 +35,11 @@ use scopegate::proto::*;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{self, Channel};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub use channel::endpoint;
 pub use port::free_address;
 
 /// The built binary.
@@ -231,12 +233,6 @@ impl Drop for Server {
         self.child.kill().ok();
         self.child.wait().ok();
     }
-}
-
-/// Where to connect. A call fails whose response does not begin in time: it does not hang.
-pub fn endpoint(url: &str) -> transport::Endpoint {
-    let endpoint = transport::Endpoint::from_shared(url.to_owned()).expect("a URL");
-    endpoint.timeout(hang::CALL_LIMIT).connect_timeout(hang::END_LIMIT)
 }
 
 /// A connection on which every call presents this key, if any.
