@@ -309,3 +309,126 @@ fn drain_ends_the_connections_of_a_unix_socket() {
     assert!(status.success(), "{log:?}");
     assert!(!path.exists());
 }
+
+/// A command that asks a server: its exit code, and what it wrote.
+fn run(dir: &Path, args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = scopegate();
+    command.env("XDG_CONFIG_HOME", dir).args(args).envs(variables.iter().copied());
+    let Output { status, stdout, stderr } = command.output().expect("it runs");
+    let text = [stdout, stderr].concat();
+    (status.code(), String::from_utf8(text).expect("text"))
+}
+
+#[test]
+fn commands_take_the_path_of_a_unix_socket() {
+    let (dir, store, path) = place();
+    let check = ["check", "demo", "hr-sync", "users:write", "--endpoint"];
+    let listen = unix(&path);
+    let ask = |endpoint: &str| run(dir.path(), &[&check[..], &[endpoint]].concat(), &[]);
+    let (code, text) = ask(&listen);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains(&format!("no server answers at {listen} ")), "{text}");
+    let server = serve(&store, &listen, &[]);
+    let url = format!("unix://{}", path.display());
+    for endpoint in [&listen, &url, &format!("127.0.0.1:1,{listen}")] {
+        let (code, text) = ask(endpoint);
+        assert_eq!(code, Some(0), "{endpoint}: {text}");
+    }
+    let (code, text) = run(dir.path(), &[&check[..], &[&listen, "--ca", "x"]].concat(), &[]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("need TLS"), "{text}");
+    // The path of a context is from the directory of its file.
+    let config = dir.path().join("scopegate");
+    fs::create_dir(&config).expect("made");
+    let yaml = "current: own\ncontexts: { own: { endpoint: 'unix:../s' } }\n";
+    fs::write(config.join("config.yaml"), yaml).expect("written");
+    let (code, text) = run(dir.path(), &check[..4], &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(server.terminate().success());
+    let (code, text) = ask(&listen);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("--listen"), "{text}");
+}
+
+#[test]
+fn health_asks_the_server_that_the_variables_of_serve_describe() {
+    let (dir, store, path) = place();
+    let listen = format!("127.0.0.1:0,{}", unix(&path));
+    let server = serve(&store, &listen, &[]);
+    let port = server.address.rsplit(':').next().expect("a port");
+    let health = |listen: &str| run(dir.path(), &["health"], &[("SCOPEGATE_LISTEN", listen)]);
+    for listen in [
+        server.address.clone(),
+        format!("0.0.0.0:{port}"),
+        format!("[::]:{port}"),
+        unix(&path),
+        format!("{},[::]:1", unix(&path)),
+    ] {
+        assert_eq!(health(&listen), (Some(0), "SERVING\n".to_owned()), "{listen}");
+    }
+    let (code, text) = health("127.0.0.1:0");
+    assert_eq!(code, Some(2));
+    assert!(text.contains("--endpoint"), "{text}");
+    // A flag, a variable and a context name another server.
+    let nowhere = [("SCOPEGATE_LISTEN", "127.0.0.1:1"), ("SCOPEGATE_ENDPOINT", &server.address)];
+    assert_eq!(run(dir.path(), &["health"], &nowhere).0, Some(0));
+    assert_eq!(run(dir.path(), &["health"], &nowhere[..1]).0, Some(2));
+    let flag = ["health", "--endpoint", &server.address];
+    assert_eq!(run(dir.path(), &flag, &nowhere[..1]).0, Some(0));
+    // The certificate is for addresses of TCP.
+    let both = [("SCOPEGATE_LISTEN", &unix(&path)[..]), ("SCOPEGATE_TLS_CERT", "missing")];
+    assert_eq!(run(dir.path(), &["health"], &both).0, Some(0));
+}
+
+#[test]
+fn health_trusts_the_certificate_of_its_own_server_and_no_other() {
+    let (dir, store, _) = place();
+    let [cert, key] = certificate(dir.path());
+    let other = dir.path().join("other");
+    fs::create_dir(&other).expect("made");
+    let [other_cert, _] = certificate(&other);
+    let server = serve(&store, "127.0.0.1:0", &["--tls-cert", &cert, "--tls-key", &key]);
+    let health = |cert: &str| {
+        let variables = [("SCOPEGATE_LISTEN", &server.address[..]), ("SCOPEGATE_TLS_CERT", cert)];
+        run(dir.path(), &["health"], &variables)
+    };
+    assert_eq!(health(&cert), (Some(0), "SERVING\n".to_owned()));
+    let (code, text) = health(&other_cert);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("not the one of SCOPEGATE_TLS_CERT"), "{text}");
+    let (code, text) = health("missing");
+    assert_eq!(code, Some(2));
+    assert!(text.contains("SCOPEGATE_TLS_CERT missing does not exist"), "{text}");
+    let (code, text) = run(dir.path(), &["health"], &[("SCOPEGATE_LISTEN", &server.address)]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("speaks TLS"), "{text}");
+}
+
+#[test]
+fn health_shows_a_client_certificate_where_the_server_needs_one() {
+    let (dir, store, path) = place();
+    let [cert, key] = certificate(dir.path());
+    let (ca, name) = (Ca::new(), vec!["probe".to_owned()]);
+    let pair = ca.sign(&CertificateParams::new(name).expect("a name"));
+    let written = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, text).expect("written");
+        path.to_str().expect("a path").to_owned()
+    };
+    let client_ca = written("client-ca.pem", &ca.pem());
+    let (own, own_key) = (written("own.pem", &pair.cert), written("own.key", &pair.key));
+    let args = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &client_ca];
+    let server = serve(&store, &format!("127.0.0.1:0,{}", unix(&path)), &args);
+    let variables = [
+        ("SCOPEGATE_LISTEN", &server.address[..]),
+        ("SCOPEGATE_TLS_CERT", &cert),
+        ("SCOPEGATE_CLIENT_CERT", &own),
+        ("SCOPEGATE_CLIENT_KEY", &own_key),
+    ];
+    assert_eq!(run(dir.path(), &["health"], &variables).0, Some(0));
+    let (code, text) = run(dir.path(), &["health"], &variables[..2]);
+    assert_eq!(code, Some(2), "{text}");
+    // A Unix socket asks for none.
+    let first = [("SCOPEGATE_LISTEN", &unix(&path)[..]), ("SCOPEGATE_TLS_CERT", &cert)];
+    assert_eq!(run(dir.path(), &["health"], &first).0, Some(0));
+}
