@@ -1,7 +1,7 @@
 //! Listen address: where a server accepts connections, a TCP address or the path of a Unix socket, and how
 //! it is written: `HOST:PORT` or `unix:PATH`.
 //!
-//! Not here: how it is bound; see [`super::listen_socket`]. And other addresses that a command connects to;
+//! Not here: how it is bound; see `transport::listen_socket`. And other addresses that a command connects to;
 //! see `cli::address`.
 
 use std::fmt::{self, Display, Formatter};
