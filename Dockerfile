@@ -13,7 +13,8 @@ COPY --from=build /scopegate /scopegate
 COPY --from=build /src/catalogs /catalogs
 COPY --from=build --chown=65532:65532 /data /data
 USER 65532:65532
-ENV SCOPEGATE_LISTEN=0.0.0.0:50051 SCOPEGATE_DATA_DIR=/data SCOPEGATE_LOG_FORMAT=json
+# `scopegate health` asks where this says. [::] is IPv4, too, and IPv4 alone on a host without IPv6.
+ENV SCOPEGATE_LISTEN=[::]:50051 SCOPEGATE_DATA_DIR=/data SCOPEGATE_LOG_FORMAT=json
 VOLUME ["/data"]
 EXPOSE 50051
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s CMD ["/scopegate", "health"]

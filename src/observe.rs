@@ -8,6 +8,7 @@ pub(crate) mod connection_events;
 pub mod decision_log;
 pub mod log;
 pub mod otlp;
+pub mod peer_address;
 pub mod prometheus;
 pub(crate) mod refused_clients;
 pub(crate) mod rejected_callers;

@@ -13,7 +13,6 @@ pub mod detachment;
 pub mod etcd_args;
 mod first_key_file;
 pub mod initialisation;
-mod listen_address;
 mod memory_share;
 mod own_issuer;
 pub mod replica_args;
@@ -53,6 +52,7 @@ use crate::store::{CLOCK_LEAD, StoreError};
 use crate::store::{OpenError, Store};
 use crate::transport::error::TransportError;
 use crate::transport::key_file;
+use crate::transport::listen_address::ListenAddress;
 use crate::transport::listener::Listener;
 
 /// The actor of the server itself in the audit log.
@@ -192,7 +192,7 @@ async fn serve(
         }
     };
     let requires_keys = authority.requires_keys();
-    if !args.listen.ip().is_loopback() && !requires_keys {
+    if outer_address(args).is_some() && !requires_keys {
         tracing::warn!(
             "callers are not authenticated: every client that reaches this address can change everything"
         );
@@ -207,10 +207,20 @@ async fn serve(
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
     let oauth_address = listener.oauth_address.map(tracing::field::display);
-    tracing::info!(address = %listener.address, oauth_address, %data_dir, %revision, callers, "serving");
-    if args.demo {
+    let address = ListenAddress::main(&listener.addresses);
+    let all: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+    tracing::info!(
+        address = address.map(tracing::field::display),
+        addresses = all.join(","),
+        oauth_address,
+        %data_dir,
+        %revision,
+        callers,
+        "serving"
+    );
+    if let Some(address) = address.filter(|_| args.demo) {
         // Standard output may be blocked or closed, so a separate thread writes to it.
-        let lines = demo::lines(listener.address, args.tls_cert.is_some());
+        let lines = demo::lines(address, args.tls_cert.is_some());
         let print = move || io::stdout().write_all(lines.as_bytes()).ok();
         std::thread::Builder::new().name("demo".to_owned()).spawn(print).ok();
     }
@@ -373,8 +383,8 @@ async fn prepare(
     args: &ServeArgs,
 ) -> Result<bool, StartupError> {
     let is_open_to_all = !args.allow_unauthenticated && !authority.requires_keys();
-    if !args.listen.ip().is_loopback() && is_open_to_all {
-        return Err(open_to_all(args));
+    if let Some(address) = outer_address(args).filter(|_| is_open_to_all) {
+        return Err(open_to_all(args, address));
     }
     let rejected = apply_catalog(authority, catalog, args).await?;
     let in_force = authority.internal_session(SERVE).catalog().await.map_err(startup_error)?;
@@ -392,14 +402,18 @@ async fn prepare(
     Ok(rejected)
 }
 
+/// The first address that other machines reach.
+fn outer_address(args: &ServeArgs) -> Option<&ListenAddress> {
+    args.listen.iter().find(|address| !address.is_local())
+}
+
 /// The error for an address that others reach, when no key exists and the operator has not allowed
 /// callers without one.
-fn open_to_all(args: &ServeArgs) -> StartupError {
+fn open_to_all(args: &ServeArgs, address: &ListenAddress) -> StartupError {
     StartupError::Config(format!(
-        "--listen {} is not a loopback address and there is no key yet, so every client that \
+        "--listen {address} is not a loopback address and there is no key yet, so every client that \
          reaches it could change everything: make the first key with `scopegate keys bootstrap --data-dir {}`, \
          listen on 127.0.0.1, or give --allow-unauthenticated",
-        args.listen,
         args.data_dir.display()
     ))
 }
@@ -410,8 +424,9 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens. A new replica gets the store
     // of its cluster.
     let exists = args.replica.is_replica() || Store::exists(&args.data_dir);
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
-        return Err(open_to_all(args));
+    let is_open_to_all = !args.allow_unauthenticated && !exists;
+    if let Some(address) = outer_address(args).filter(|_| is_open_to_all) {
+        return Err(open_to_all(args, address));
     }
     if args.demo {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));

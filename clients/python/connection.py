@@ -20,7 +20,11 @@ OPTIONS = [
 
 
 def channel():
-    urls = [urlsplit(url.strip()) for url in os.environ.get("SCOPEGATE_ENDPOINT", "http://127.0.0.1:50051").split(",")]
+    endpoint = os.environ.get("SCOPEGATE_ENDPOINT", "http://127.0.0.1:50051").strip()
+    if endpoint.startswith("unix:") and "," not in endpoint and "SCOPEGATE_CA" not in os.environ:
+        # A Unix socket, which has no TLS. By default gRPC sends the path as :authority, which HTTP/2 servers refuse.
+        return grpc.insecure_channel(endpoint, [*OPTIONS, ("grpc.default_authority", "localhost")])
+    urls = [urlsplit(url.strip()) for url in endpoint.split(",")]
     schemes, addresses = {url.scheme for url in urls}, ",".join(url.netloc for url in urls)
     # A name can have several addresses. gRPC accepts a list only of IP addresses.
     target = f"ipv4:{addresses}" if len(urls) > 1 else f"dns:///{addresses}"

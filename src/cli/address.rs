@@ -1,10 +1,16 @@
-//! Address: parses the addresses of a server: URLs or `HOST:PORT`, separated by commas.
+//! Address: parses the addresses of a server: URLs, `HOST:PORT` or `unix:PATH`, separated by commas.
 //!
 //! Not here: it resolves no name and opens no connection; see [`super::connection`].
 
 use std::net::Ipv6Addr;
 
+use std::path::Path;
+
 use anyhow::{anyhow, bail};
+use http::Uri;
+
+use super::server_address::ServerAddress;
+use crate::transport::listen_address::socket_path;
 
 /// The default port of an address without a scheme.
 const PORT: u16 = 50051;
@@ -12,12 +18,38 @@ const PORT: u16 = 50051;
 /// Schemes of addresses of other tools, which would otherwise read as a host with a port.
 const SCHEMES: [&str; 8] = ["dns", "grpc", "http", "https", "ipv4", "ipv6", "unix", "xds"];
 
-/// The URLs of a list of addresses that is separated by commas.
+/// The scheme of the path of a Unix socket.
+const UNIX: &str = "unix:";
+
+/// The addresses of a list that is separated by commas.
 ///
 /// # Errors
 /// One of them is not an address of a server.
-pub(super) fn urls(text: &str, has_tls: bool) -> anyhow::Result<Vec<String>> {
-    text.split(',').map(|one| url(one, has_tls)).collect()
+pub(super) fn addresses(text: &str, has_tls: bool) -> anyhow::Result<Vec<ServerAddress>> {
+    text.split(',').map(|one| address(one, has_tls)).collect()
+}
+
+/// The address of a server.
+fn address(text: &str, has_tls: bool) -> anyhow::Result<ServerAddress> {
+    if let Some(path) = text.trim().strip_prefix(UNIX) {
+        let path = socket_path(path);
+        let path = path.map_err(|error| anyhow!("the endpoint `{}` {error}", text.trim()))?;
+        return Ok(ServerAddress::Unix(path));
+    }
+    let uri: Result<Uri, _> = url(text, has_tls)?.parse();
+    let uri = uri.map_err(|_| anyhow!("the endpoint `{text}` is neither HOST:PORT nor a URL"))?;
+    Ok(ServerAddress::Url(uri))
+}
+
+/// A list of addresses, with its paths from this directory instead of the current one.
+pub(super) fn based(text: &str, base: &Path) -> String {
+    let one = |one: &str| match one.trim().strip_prefix(UNIX) {
+        Some(path) if !path.is_empty() && !path.starts_with('/') => {
+            format!("{UNIX}{}", base.join(path).display())
+        }
+        _ => one.to_owned(),
+    };
+    text.split(',').map(one).collect::<Vec<_>>().join(",")
 }
 
 /// The URL of an address. Without a scheme it is https if `has_tls`, else http.
@@ -41,7 +73,7 @@ fn url(text: &str, has_tls: bool) -> anyhow::Result<String> {
         Some(other) => {
             return Err(wrong(format!(
                 "begins with `{other}:`, which is not supported: begin with http:// or https://, \
-                 or write HOST:PORT alone"
+                 or write HOST:PORT alone, or unix:PATH"
             )));
         }
         None if has_tls => "https",
@@ -152,11 +184,22 @@ mod tests {
 
     #[test]
     fn addresses_are_separated_by_commas() {
-        let all = urls("a:1, https://b ,[::1]", false).expect("three");
-        assert_eq!(all, ["http://a:1", "https://b", "http://[::1]:50051"]);
+        let all = addresses("a:1, https://b ,[::1], unix:/run/s,unix:///run/s", false);
+        let all: Vec<_> = all.expect("five").iter().map(ToString::to_string).collect();
+        let urls = ["http://a:1/", "https://b/", "http://[::1]:50051/"];
+        assert_eq!(all, [&urls[..], &["unix:/run/s", "unix:/run/s"]].concat());
         for text in ["a:1,", ",a:1", "a:1,,b:1", ","] {
-            let error = urls(text, false).expect_err(text).to_string();
+            let error = addresses(text, false).expect_err(text).to_string();
             assert!(error.contains("HOST:PORT"), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn path_of_a_list_can_be_from_another_directory() {
+        let list = based("unix:s, unix:/a ,unix:///b,h:1", Path::new("/config"));
+        assert_eq!(list, "unix:/config/s, unix:/a ,unix:///b,h:1");
+        for text in ["unix:", "unix:/run/", "unix://host/s"] {
+            assert!(addresses(text, false).is_err(), "{text}");
         }
     }
 
@@ -167,7 +210,7 @@ mod tests {
             ("grpc://a:1", "`grpc:`"),
             ("dns:///a:1", "`dns:`"),
             ("dns:a:1", "`dns:`"),
-            ("unix:/run/a", "`unix:`"),
+            ("UNIX:/run/a", "`unix:`"),
             ("http:a:1", "`http:`"),
             ("http:/a:1", "`http:`"),
             ("::1", "`[::1]:50051`"),

@@ -21,6 +21,8 @@ use super::context::{self, ServerProfile};
 use super::diagnosis::{self, Unreachable};
 use super::endpoint_args::EndpointArgs;
 use super::failover::Failover;
+use super::pinned_certificate::PinnedConnector;
+use super::server_address::{ServerAddress, host_and_port};
 use super::text_file;
 use super::timeout::Timeout;
 use super::{address, api_key, failure};
@@ -33,6 +35,9 @@ const STREAM_WINDOW: u32 = 4 << 20;
 /// is detected within 15 seconds.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The variable of the server's certificate, in errors.
+const SERVER_CERT: &str = "SCOPEGATE_TLS_CERT";
 
 /// The maximum size in bytes of a key file and of a file of certificates.
 const MAX_FILE: u64 = 1 << 20;
@@ -81,48 +86,81 @@ pub(super) async fn connect_for(
     purpose: Purpose,
     args: &EndpointArgs,
 ) -> anyhow::Result<Connection> {
+    connect_to(purpose, args, context::resolve_profile(args)?).await
+}
+
+/// A connection for a purpose to the servers of a profile.
+pub(super) async fn connect_to(
+    purpose: Purpose,
+    args: &EndpointArgs,
+    profile: ServerProfile,
+) -> anyhow::Result<Connection> {
     let limit = args.limit();
-    let profile = context::resolve_profile(args)?;
     let interceptor = BearerInterceptor(key(&profile)?);
     // A server sends nothing while it processes an upload. It still acknowledges pings, which shows
     // that it runs.
     let stall_limit =
         if purpose == Purpose::Upload { limit.saturating_mul(UPLOAD_FACTOR) } else { limit };
     let (mut servers, mut current, mut failures) = (Vec::new(), None, Vec::new());
-    for endpoint in endpoints(&profile)? {
+    for Target { address, endpoint, pinned } in targets(&profile)? {
         let endpoint = for_purpose(endpoint.connect_timeout(limit), purpose, limit);
-        let uri = endpoint.uri().clone();
+        let target = Target { address, endpoint, pinned };
         let channel = match current {
-            Some(_) => endpoint.connect_lazy(),
-            None => match open(&endpoint, limit).await {
+            Some(_) => target.connect_lazy(),
+            None => match target.open(limit).await {
                 Ok(channel) => {
                     current = Some(servers.len());
                     channel
                 }
                 Err(failure) => {
                     failures.push(failure.0);
-                    endpoint.connect_lazy()
+                    target.connect_lazy()
                 }
             },
         };
-        servers.push(Timeout::new(channel, uri, stall_limit, purpose != Purpose::Events));
+        let (address, is_bounded) = (target.address, purpose != Purpose::Events);
+        servers.push(Timeout::new(channel, address, stall_limit, is_bounded));
     }
     let current = current.ok_or_else(|| Unreachable(failures.join("; ")))?;
     let failover = Failover::new(servers, current, args.change_limit())?;
     Ok(InterceptedService::new(failover, interceptor))
 }
 
-/// Opens a connection.
-async fn open(endpoint: &Endpoint, limit: Duration) -> Result<Channel, Unreachable> {
-    let uri = endpoint.uri();
-    // The connector's own timeout covers only TCP. A name server or a TLS server may be silent, too.
-    match tokio::time::timeout(limit, endpoint.connect()).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(diagnosis::of_connect(uri, error).await),
-        Err(_) => Err(Unreachable(format!(
-            "no server answers at {uri} within {} s: is it running, and is --endpoint right?",
-            limit.as_secs()
-        ))),
+/// A server, and how it is connected to.
+struct Target {
+    address: ServerAddress,
+    endpoint: Endpoint,
+    /// TLS to a server of which one certificate is accepted.
+    pinned: Option<PinnedConnector>,
+}
+
+impl Target {
+    /// Opens a connection.
+    async fn open(&self, limit: Duration) -> Result<Channel, Unreachable> {
+        let address = &self.address;
+        let connecting = async {
+            match self.pinned.clone() {
+                Some(connector) => self.endpoint.connect_with_connector(connector).await,
+                None => self.endpoint.connect().await,
+            }
+        };
+        // The connector's own timeout covers only TCP. A name server or a TLS server may be silent, too.
+        match tokio::time::timeout(limit, connecting).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(diagnosis::of_connect(address, error).await),
+            Err(_) => Err(Unreachable(format!(
+                "no server answers at {address} within {} s: is it running, and is --endpoint right?",
+                limit.as_secs()
+            ))),
+        }
+    }
+
+    /// A connection that the first call opens.
+    fn connect_lazy(&self) -> Channel {
+        match self.pinned.clone() {
+            Some(connector) => self.endpoint.connect_with_connector_lazy(connector),
+            None => self.endpoint.connect_lazy(),
+        }
     }
 }
 
@@ -141,30 +179,53 @@ fn for_purpose(endpoint: Endpoint, purpose: Purpose, limit: Duration) -> Endpoin
     }
 }
 
-fn endpoints(profile: &ServerProfile) -> anyhow::Result<Vec<Endpoint>> {
+fn targets(profile: &ServerProfile) -> anyhow::Result<Vec<Target>> {
     let has_files = profile.ca.is_some() || profile.client_cert.is_some();
-    let urls = address::urls(&profile.endpoint, has_files)?;
-    let is_https = |url: &String| url.starts_with("https:");
-    if has_files && !urls.iter().all(is_https) {
+    let addresses = address::addresses(&profile.endpoint, has_files)?;
+    if has_files && !addresses.iter().all(ServerAddress::is_https) {
         bail!("--ca and --client-cert need TLS: use an --endpoint that begins with https://");
     }
-    let tls = if urls.iter().any(is_https) { Some(tls(profile)?) } else { None };
-    let endpoint = |url: String| {
-        let tls = tls.clone().filter(|_| is_https(&url));
-        let endpoint = Endpoint::from_shared(url).map_err(|_| {
-            anyhow!("the endpoint `{}` is neither HOST:PORT nor a URL", profile.endpoint)
-        })?;
-        let Some(tls) = tls else { return Ok(endpoint) };
-        endpoint.tls_config(tls).map_err(|error| match diagnosis::cause(&error) {
+    if profile.pinned.is_some() {
+        return addresses.into_iter().map(|address| pinned(profile, address)).collect();
+    }
+    let is_tls = addresses.iter().any(ServerAddress::is_https);
+    let tls = if is_tls { Some(tls(profile)?) } else { None };
+    let target = |address: ServerAddress| {
+        let tls = tls.clone().filter(|_| address.is_https());
+        let endpoint = endpoint(&address)?;
+        let Some(tls) = tls else { return Ok(Target { address, endpoint, pinned: None }) };
+        let endpoint = endpoint.tls_config(tls);
+        let endpoint = endpoint.map_err(|error| match diagnosis::cause(&error) {
             text if text.contains("KeyMismatch") => {
                 anyhow!(
                     "--client-key is not the key of --client-cert: use a certificate and its own key"
                 )
             }
             text => anyhow!("cannot set up TLS: {text}"),
-        })
+        })?;
+        Ok(Target { address, endpoint, pinned: None })
     };
-    urls.into_iter().map(endpoint).collect()
+    addresses.into_iter().map(target).collect()
+}
+
+fn endpoint(address: &ServerAddress) -> anyhow::Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(address.to_string());
+    endpoint.map_err(|_| anyhow!("the endpoint `{address}` is neither HOST:PORT nor a URL"))
+}
+
+/// A server of which one certificate is accepted.
+fn pinned(profile: &ServerProfile, address: ServerAddress) -> anyhow::Result<Target> {
+    let (Some(file), ServerAddress::Url(uri)) = (&profile.pinned, &address) else {
+        bail!("the endpoint `{address}` has no TLS");
+    };
+    let server = certificates(SERVER_CERT, file)?;
+    let identity = identity(profile)?;
+    let identity = identity.as_ref().map(|(chain, key)| (chain.as_slice(), key.as_slice()));
+    let pinned = Some(PinnedConnector::new(&server, identity)?);
+    // The connector does the TLS, so the endpoint has none.
+    let (host, port) = host_and_port(uri);
+    let endpoint = Endpoint::from_shared(format!("http://{host}:{port}"))?;
+    Ok(Target { address, endpoint, pinned })
 }
 
 fn tls(profile: &ServerProfile) -> anyhow::Result<ClientTlsConfig> {
@@ -173,14 +234,22 @@ fn tls(profile: &ServerProfile) -> anyhow::Result<ClientTlsConfig> {
         Some(path) => config.ca_certificate(Certificate::from_pem(certificates("--ca", path)?)),
         None => config.with_native_roots(),
     };
-    if let (Some(cert), Some(key)) = (&profile.client_cert, &profile.client_key) {
-        let chain = certificates("--client-cert", cert)?;
-        let secret = read_secret("--client-key", key)?;
-        pem::check_private_key(&secret)
-            .map_err(|problem| anyhow!("--client-key {} {problem}", key.display()))?;
-        config = config.identity(Identity::from_pem(chain, secret));
+    if let Some((chain, key)) = identity(profile)? {
+        config = config.identity(Identity::from_pem(chain, key));
     }
     Ok(config)
+}
+
+/// The certificate chain and the key of the client, if the profile has them.
+fn identity(profile: &ServerProfile) -> anyhow::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let (Some(cert), Some(key)) = (&profile.client_cert, &profile.client_key) else {
+        return Ok(None);
+    };
+    let chain = certificates("--client-cert", cert)?;
+    let secret = read_secret("--client-key", key)?;
+    pem::check_private_key(&secret)
+        .map_err(|problem| anyhow!("--client-key {} {problem}", key.display()))?;
+    Ok(Some((chain, secret)))
 }
 
 /// The API key: from the environment, else from a file. There is no flag for the key itself, because

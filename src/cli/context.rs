@@ -21,6 +21,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use super::address;
 use super::cell::Cell;
 use super::endpoint_args::{EndpointArgs, TlsArgs};
 use super::output_format::OutputFormat;
@@ -91,6 +92,9 @@ pub(super) struct ServerProfile {
     /// The file with the API key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
+    /// The file of the only certificate to trust, whatever it names. No config file has it.
+    #[serde(skip)]
+    pub pinned: Option<PathBuf>,
 }
 
 /// Lists contexts, or sets the current one.
@@ -157,6 +161,7 @@ pub(super) fn resolve_profile(args: &EndpointArgs) -> anyhow::Result<ServerProfi
         client_cert: client_cert.clone(),
         client_key: client_key.clone(),
         key_file: args.key_file.clone(),
+        pinned: None,
     };
     let profile = match (&args.endpoint, &args.context) {
         (Some(endpoint), None) => return Ok(flags(endpoint)),
@@ -190,6 +195,7 @@ pub(super) fn resolve_profile(args: &EndpointArgs) -> anyhow::Result<ServerProfi
         client_cert,
         client_key,
         key_file: args.key_file.clone().or(profile.key_file),
+        pinned: None,
     })
 }
 
@@ -257,6 +263,7 @@ fn read() -> anyhow::Result<(PathBuf, Contexts)> {
         for file in files.into_iter().flatten() {
             *file = base.join(&*file);
         }
+        profile.endpoint = address::based(&profile.endpoint, base);
     }
     Ok((path, contexts))
 }

@@ -9,14 +9,20 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use super::server_address::{ServerAddress, host_and_port};
+
+/// A connection to a server.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 /// The connection preface of HTTP/2 and an empty SETTINGS frame (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -42,33 +48,39 @@ enum Protocol {
 }
 
 /// The reason why connecting failed.
-pub(super) async fn of_connect(uri: &Uri, error: tonic::transport::Error) -> Unreachable {
-    if let Some(found) = of_tls(uri, &error) {
+pub(super) async fn of_connect(
+    server: &ServerAddress,
+    error: tonic::transport::Error,
+) -> Unreachable {
+    if let Some(found) = of_tls(server, &error) {
         return found;
     }
-    let found = match reach(uri).await {
+    let found = match reach(server).await {
         Err(found) => return found,
-        Ok(stream) => of_protocol(uri, detect_protocol(uri, stream).await, false),
+        Ok(stream) => of_protocol(server, detect_protocol(server, stream).await, false),
     };
     found.unwrap_or_else(|| {
         let cause = cause(&error);
-        Unreachable(format!("cannot reach {uri} ({cause}): is --endpoint right?"))
+        Unreachable(format!("cannot reach {server} ({cause}): is --endpoint right?"))
     })
 }
 
 /// The reason why the first call of a connection failed without a response; None if the next call may
 /// succeed.
-pub(super) async fn of_call(uri: &Uri, error: &tonic::transport::Error) -> Option<Unreachable> {
-    if let Some(found) = of_tls(uri, error) {
+pub(super) async fn of_call(
+    server: &ServerAddress,
+    error: &tonic::transport::Error,
+) -> Option<Unreachable> {
+    if let Some(found) = of_tls(server, error) {
         return Some(found);
     }
-    let stream = reach(uri).await.ok()?;
-    of_protocol(uri, detect_protocol(uri, stream).await, true)
+    let stream = reach(server).await.ok()?;
+    of_protocol(server, detect_protocol(server, stream).await, true)
 }
 
 /// The meaning of an HTTP response that is not a gRPC response.
-pub(super) fn of_http_status(uri: &Uri, status: http::StatusCode) -> Unreachable {
-    let at = address(uri);
+pub(super) fn of_http_status(server: &ServerAddress, status: http::StatusCode) -> Unreachable {
+    let at = server.place();
     Unreachable(match status.as_u16() {
         502..=504 => format!(
             "a proxy at {at} answered with HTTP status {status}: it cannot reach its \
@@ -81,42 +93,35 @@ pub(super) fn of_http_status(uri: &Uri, status: http::StatusCode) -> Unreachable
     })
 }
 
-/// The host and port of a URI.
-fn address(uri: &Uri) -> String {
-    let (host, port) = host_and_port(uri);
-    format!("{host}:{port}")
-}
-
-fn host_and_port(uri: &Uri) -> (&str, u16) {
-    let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(usual))
-}
-
-fn of_tls(uri: &Uri, error: &(dyn Error + 'static)) -> Option<Unreachable> {
-    let at = address(uri);
+fn of_tls(server: &ServerAddress, error: &(dyn Error + 'static)) -> Option<Unreachable> {
+    let at = server.place();
     let sentence = |text: String| Some(Unreachable(text));
     let certificate = |error: &CertificateError| match error {
         // A CA of the same name with another key gives a wrong signature.
         CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
-            "cannot reach {uri}: its certificate is of a CA that is not trusted here; give the \
+            "cannot reach {server}: its certificate is of a CA that is not trusted here; give the \
              right one by --ca"
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => format!(
-            "cannot reach {uri}: its certificate has expired; have it renewed, or see whether the \
+            "cannot reach {server}: its certificate has expired; have it renewed, or see whether the \
              clock of this machine is right"
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => format!(
-            "cannot reach {uri}: its certificate is not valid yet; see whether the clock of this \
+            "cannot reach {server}: its certificate is not valid yet; see whether the clock of this \
              machine is right"
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            let host = uri.host().unwrap_or_default();
+            let host = server.host();
             format!(
-                "cannot reach {uri}: its certificate does not name `{host}`; give --endpoint a \
+                "cannot reach {server}: its certificate does not name `{host}`; give --endpoint a \
                  name that it has"
             )
         }
-        other => format!("cannot reach {uri}: its certificate is refused ({other}); see --ca"),
+        CertificateError::ApplicationVerificationFailure => format!(
+            "cannot reach {server}: its certificate is not the one of SCOPEGATE_TLS_CERT; if the file was \
+             renewed, the server will read it soon"
+        ),
+        other => format!("cannot reach {server}: its certificate is refused ({other}); see --ca"),
     };
     match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(error)) => return sentence(certificate(error)),
@@ -183,8 +188,19 @@ pub(super) fn cause(error: &(dyn std::error::Error + 'static)) -> String {
     causes.last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Opens a TCP connection.
-async fn reach(uri: &Uri) -> Result<TcpStream, Unreachable> {
+/// Opens a connection.
+async fn reach(server: &ServerAddress) -> Result<Box<dyn Stream>, Unreachable> {
+    let uri = match server {
+        ServerAddress::Url(uri) => uri,
+        ServerAddress::Unix(path) => {
+            let connected = timeout(STEP_TIMEOUT, UnixStream::connect(path)).await;
+            let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            return match connected {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(of_path(server, &error)),
+            };
+        }
+    };
     let (host, port) = host_and_port(uri);
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let resolved = timeout(STEP_TIMEOUT, lookup_host((bare, port))).await;
@@ -192,22 +208,36 @@ async fn reach(uri: &Uri) -> Result<TcpStream, Unreachable> {
         Ok(Ok(addresses)) => addresses.collect::<Vec<_>>(),
         _ => {
             return Err(Unreachable(format!(
-                "no server answers at {uri}: the name `{bare}` cannot be resolved; is --endpoint \
+                "no server answers at {server}: the name `{bare}` cannot be resolved; is --endpoint \
                  written right, and does this machine know the name?"
             )));
         }
     };
     let connected = timeout(STEP_TIMEOUT, TcpStream::connect(addresses.as_slice())).await;
-    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
-        let kind = error.kind();
-        Unreachable(format!(
-            "no server answers at {uri} ({kind}): is it running, and is --endpoint right?"
-        ))
+    match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(stream) => Ok(Box::new(stream)),
+        Err(error) => Err(Unreachable(format!(
+            "no server answers at {server} ({}): is it running, and is --endpoint right?",
+            error.kind()
+        ))),
+    }
+}
+
+/// Why the path of a Unix socket cannot be connected to.
+fn of_path(server: &ServerAddress, error: &io::Error) -> Unreachable {
+    Unreachable(match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "cannot reach {server}: this user may not write to the socket; see its owner and mode with \
+             `ls -l`, and `scopegate serve --listen-mode`"
+        ),
+        kind => format!(
+            "no server answers at {server} ({kind}): is it running, and does it `--listen` there?"
+        ),
     })
 }
 
-fn of_protocol(uri: &Uri, protocol: Protocol, is_call: bool) -> Option<Unreachable> {
-    let (at, is_https) = (address(uri), uri.scheme_str() == Some("https"));
+fn of_protocol(server: &ServerAddress, protocol: Protocol, is_call: bool) -> Option<Unreachable> {
+    let (at, is_https) = (server.place(), server.is_https());
     let sentence = match protocol {
         Protocol::Tls if !is_https => format!(
             "the server at {at} speaks TLS: give --endpoint https://{at}, and its CA by --ca if \
@@ -239,22 +269,22 @@ fn of_protocol(uri: &Uri, protocol: Protocol, is_call: bool) -> Option<Unreachab
 }
 
 /// The protocol of the server of this connection.
-async fn detect_protocol(uri: &Uri, stream: TcpStream) -> Protocol {
+async fn detect_protocol(server: &ServerAddress, stream: Box<dyn Stream>) -> Protocol {
     let plain =
         timeout(STEP_TIMEOUT, first_bytes(stream)).await.ok().map(|bytes| plain_protocol(&bytes));
     if plain == Some(Protocol::Http2) {
         return Protocol::Http2;
     }
     // A TLS server may answer plain HTTP/2 in plain text, or not at all.
-    let is_tls = match reach(uri).await {
-        Ok(stream) => has_tls(uri, stream).await,
+    let is_tls = match reach(server).await {
+        Ok(stream) => has_tls(server, stream).await,
         Err(_) => false,
     };
     if is_tls { Protocol::Tls } else { plain.unwrap_or(Protocol::Unknown) }
 }
 
 /// The first bytes that a server sends in response to an HTTP/2 preface: at most a frame header.
-async fn first_bytes(mut stream: TcpStream) -> Vec<u8> {
+async fn first_bytes(mut stream: Box<dyn Stream>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(9);
     if stream.write_all(PREFACE).await.is_ok() {
         // Bytes before an error count.
@@ -278,8 +308,8 @@ fn plain_protocol(bytes: &[u8]) -> Protocol {
 }
 
 /// Whether a server speaks TLS. It trusts no certificate and sends no data.
-async fn has_tls(uri: &Uri, stream: TcpStream) -> bool {
-    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+async fn has_tls(server: &ServerAddress, stream: Box<dyn Stream>) -> bool {
+    let host = server.host().trim_matches(['[', ']']).to_owned();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let (Ok(builder), Ok(name)) =
         (builder.with_safe_default_protocol_versions(), ServerName::try_from(host))

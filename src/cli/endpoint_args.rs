@@ -41,8 +41,8 @@ pub struct TlsArgs {
 /// The server to connect to.
 #[derive(Debug, Args)]
 pub struct EndpointArgs {
-    /// Server to connect to: HOST:PORT, or a URL that begins with http:// or https://. HOST:PORT uses
-    /// TLS if --ca or --client-cert is given. Several replicas are separated by commas: the command
+    /// Server to connect to: HOST:PORT, a URL that begins with http:// or https://, or unix:PATH.
+    /// HOST:PORT uses TLS if --ca or --client-cert is given. Several replicas are separated by commas: the command
     /// uses the first that is available. By default the endpoint of the context, else
     /// http://127.0.0.1:50051.
     #[arg(long, env = "SCOPEGATE_ENDPOINT", value_name = "ADDRESS")]

@@ -8,8 +8,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::connection::connect;
+use super::connection::{Purpose, connect, connect_to};
 use super::failure::server_error;
+use super::own_server;
 
 /// The arguments of `health`.
 #[derive(Debug, Args)]
@@ -29,7 +30,11 @@ pub struct HealthArgs {
 /// # Errors
 /// The server cannot be reached, or returns an error.
 pub async fn health(args: HealthArgs) -> anyhow::Result<bool> {
-    let mut client = HealthClient::new(connect(&args.server).await?);
+    let connection = match own_server::profile(&args.server)? {
+        Some(profile) => connect_to(Purpose::Calls, &args.server, profile).await?,
+        None => connect(&args.server).await?,
+    };
+    let mut client = HealthClient::new(connection);
     let request = HealthCheckRequest { service: args.service };
     let response =
         client.check(request).await.map_err(|status| server_error(&status))?.into_inner();

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tonic::Status;
@@ -25,13 +25,13 @@ use tonic::codegen::{Service, StdError};
 use tonic::transport::Channel;
 
 use super::diagnosis::{self, Unreachable};
+use super::server_address::ServerAddress;
 
 /// A channel whose calls end when the server makes no progress.
 #[derive(Clone)]
 pub(super) struct Timeout {
     channel: Channel,
-    /// The address of the server.
-    uri: Uri,
+    address: ServerAddress,
     /// Whether the server has responded to a call. Then a later failure needs no diagnosis of the address.
     has_answered: Arc<AtomicBool>,
     limit: Duration,
@@ -43,11 +43,11 @@ pub(super) struct Timeout {
 impl Timeout {
     pub(super) fn new(
         channel: Channel,
-        uri: Uri,
+        address: ServerAddress,
         limit: Duration,
         applies_to_responses: bool,
     ) -> Self {
-        Self { channel, uri, has_answered: Arc::default(), limit, applies_to_responses }
+        Self { channel, address, has_answered: Arc::default(), limit, applies_to_responses }
     }
 
     /// The same channel with another limit.
@@ -71,7 +71,7 @@ impl Service<Request<TonicBody>> for Timeout {
         let request = request.map(|body| TonicBody::new(RequestBody { body, progress }));
         let limit_in_response = self.applies_to_responses.then_some(limit);
         let response = self.channel.call(request);
-        let (uri, has_answered) = (self.uri.clone(), Arc::clone(&self.has_answered));
+        let (address, has_answered) = (self.address.clone(), Arc::clone(&self.has_answered));
         Box::pin(async move {
             tokio::pin!(response);
             let mut deadline = Instant::now() + limit;
@@ -83,7 +83,7 @@ impl Service<Request<TonicBody>> for Timeout {
                             return Err(error.into());
                         }
                         Err(error) => {
-                            return Err(match diagnosis::of_call(&uri, &error).await {
+                            return Err(match diagnosis::of_call(&address, &error).await {
                                 Some(found) => unreachable(found).into(),
                                 None => error.into(),
                             });
@@ -98,9 +98,11 @@ impl Service<Request<TonicBody>> for Timeout {
                     }
                 };
                 if !is_of_grpc(&response) {
-                    return Err(
-                        unreachable(diagnosis::of_http_status(&uri, response.status())).into()
-                    );
+                    return Err(unreachable(diagnosis::of_http_status(
+                        &address,
+                        response.status(),
+                    ))
+                    .into());
                 }
                 has_answered.store(true, Ordering::Relaxed);
                 return Ok(response.map(|body| {

@@ -42,6 +42,7 @@ use crate::metrics::memory_budget::Account;
 use crate::metrics::{Counted, wait_spans};
 use crate::observe::decision_log::TokenDecision;
 use crate::observe::otlp::{HttpTrace, TracedSender};
+use crate::observe::peer_address::PeerAddress;
 use crate::observe::refused_clients::RefusedClients;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
@@ -500,7 +501,7 @@ impl AuthorizationServer {
 
     /// The refusal of a client that has proven nothing, which is counted for its line in the log.
     fn refused(&self, request: &FormRequest<'_>, cause: Cause) -> Refusal {
-        self.refused.note(request.peer.address, cause);
+        self.refused.note(request.peer.address.and_then(PeerAddress::tcp), cause);
         cause.into()
     }
 

@@ -8,11 +8,11 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::metrics::Counter;
+use crate::observe::peer_address::{PeerAddress, PeerHost};
 use crate::observe::rejection::{RejectedCaller, RejectionReason};
 
 /// The target of the lines, for the filter of the log: `info,scopegate::access=off`.
@@ -48,13 +48,13 @@ struct Rejection {
     why: RejectionReason,
     key_id: Option<Box<str>>,
     method: &'static str,
-    peer: Option<IpAddr>,
+    peer: Option<PeerHost>,
 }
 
 /// The rejections for one reason that have no line.
 struct Unlogged {
     count: u64,
-    peers: HashSet<Option<IpAddr>>,
+    peers: HashSet<Option<PeerHost>>,
     last: Rejection,
 }
 
@@ -77,7 +77,7 @@ impl RejectedCallers {
     /// server does not know.
     pub(crate) fn call(
         self: &Arc<Self>,
-        peer: Option<SocketAddr>,
+        peer: Option<PeerAddress>,
         path: &'static str,
         rejected: Option<RejectedCaller>,
     ) {
@@ -87,7 +87,7 @@ impl RejectedCallers {
     }
 
     /// Records that a TLS handshake of a peer was rejected.
-    pub(crate) fn handshake(self: &Arc<Self>, peer: Option<SocketAddr>, why: RejectionReason) {
+    pub(crate) fn handshake(self: &Arc<Self>, peer: Option<PeerAddress>, why: RejectionReason) {
         self.note(peer, "", why, None);
     }
 
@@ -98,7 +98,7 @@ impl RejectedCallers {
 
     fn note(
         self: &Arc<Self>,
-        address: Option<SocketAddr>,
+        address: Option<PeerAddress>,
         method: &'static str,
         why: RejectionReason,
         key_id: Option<Box<str>>,
@@ -106,7 +106,7 @@ impl RejectedCallers {
         if let Some(count) = self.counts.get(why as usize) {
             count.inc();
         }
-        let peer = address.map(|address| address.ip());
+        let peer = address.map(PeerAddress::host);
         let rejection = Rejection { why, key_id, method, peer };
         let mut state = self.lock();
         if state.take_line(&rejection) {
@@ -180,7 +180,7 @@ impl RejectionState {
 }
 
 impl Rejection {
-    fn write(&self, address: Option<SocketAddr>) {
+    fn write(&self, address: Option<PeerAddress>) {
         tracing::info!(
             target: TARGET,
             reason = self.why.name(),

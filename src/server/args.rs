@@ -8,13 +8,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::own_issuer;
 use super::replica_args::ReplicaArgs;
-use super::{listen_address, own_issuer};
 use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
 use crate::policy::catalog::file::duration_or_zero;
 use crate::store::quota::Quotas;
+use crate::transport::listen_address::{self, ListenAddress};
 
 /// The number of threads that this process may run at once.
 fn available_cores() -> NonZeroUsize {
@@ -58,17 +59,28 @@ fn rotation(text: &str) -> Result<Retention, &'static str> {
 /// The flags of a server.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The address to serve on: HOST:PORT. On any address except loopback addresses callers need
-    /// keys; `scopegate keys bootstrap` creates the first one. A name is resolved once, at the
+    /// The address to serve on: HOST:PORT, or unix:PATH for a Unix socket. Give it several times, or
+    /// several addresses with commas between them, to serve on all of them. On any address except
+    /// loopback addresses and Unix sockets callers need keys; `scopegate keys bootstrap` creates the
+    /// first one. `[::]:PORT` is every address of IPv6 and IPv4. A name is resolved once, at the
     /// start. If it has an address that is not a loopback address, such an address is used.
     #[arg(
         long,
         env = "SCOPEGATE_LISTEN",
         default_value = "127.0.0.1:50051",
         value_name = "ADDRESS",
-        value_parser = listen_address::address
+        value_delimiter = ',',
+        value_parser = listen_address::listen_address
     )]
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenAddress>,
+
+    /// The mode of the files of Unix sockets, in octal. Who may write to the file may connect: Unix
+    /// sockets have no TLS.
+    #[arg(
+        long, env = "SCOPEGATE_LISTEN_MODE", default_value = "0660", value_name = "MODE",
+        value_parser = listen_address::mode
+    )]
+    pub listen_mode: u32,
 
     /// The directory of the store. It is created if it does not exist.
     #[arg(
@@ -297,7 +309,7 @@ pub struct ServeArgs {
     pub first_call_timeout: u32,
 
     /// How long a peer may take for a TLS handshake, for the HTTP/2 preface, and for each frame that
-    /// it has begun.
+    /// it has begun. And how long the peer of a Unix socket may read nothing of what it is sent.
     #[arg(
         long, env = "SCOPEGATE_STALL_TIMEOUT", default_value = "10s",
         value_name = "DURATION", value_parser = duration

@@ -2,13 +2,14 @@
 //!
 //! Not here: the catalog of the demo; see [`super::DEMO_CATALOG`].
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
 
 use super::SERVE;
 use crate::authority::error::AuthorityError;
 use crate::authority::{Authority, NewCompany, NewCredential, WriteOptions};
 use crate::policy::id::{CompanyId, CredentialId, IdError};
 use crate::policy::scope::{Scope, ScopeError};
+use crate::transport::listen_address::ListenAddress;
 
 /// Why the demo cannot be created.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +62,16 @@ fn scopes(names: &[&str]) -> Result<Vec<Scope>, ScopeError> {
 }
 
 /// The text that shows commands for another terminal.
-pub(super) fn lines(address: SocketAddr, tls: bool) -> String {
-    let flag = if tls { "-cacert ca.pem" } else { "-plaintext" };
+pub(super) fn lines(address: &ListenAddress, tls: bool) -> String {
+    let (flag, target) = match address {
+        ListenAddress::Unix(path) => {
+            let path = path.to_string_lossy();
+            let word = shlex::try_quote(&path).map(Cow::into_owned).unwrap_or_default();
+            ("-plaintext -unix", word)
+        }
+        ListenAddress::Tcp(address) if tls => ("-cacert ca.pem", address.to_string()),
+        ListenAddress::Tcp(address) => ("-plaintext", address.to_string()),
+    };
     format!(
         r#"
 scopegate serves the 360Learning catalog on {address}. The company `demo` has the scopes
@@ -70,10 +79,10 @@ users:read, users:write and groups:read, and two credentials: `analytics` has us
 `hr-sync` has all three. In another terminal:
 
   grpcurl {flag} -d '{{"company_id":"demo","credential_id":"hr-sync","scopes":["users:write"]}}' \
-    {address} scopegate.v1.AuthorizationService/Check
+    {target} scopegate.v1.AuthorizationService/Check
 
   grpcurl {flag} -d '{{"company_id":"demo","credential_id":"analytics","scopes":["users:write"]}}' \
-    {address} scopegate.v1.AuthorizationService/Check
+    {target} scopegate.v1.AuthorizationService/Check
 
 "#
     )

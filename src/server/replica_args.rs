@@ -15,6 +15,7 @@ use super::etcd_args::EtcdArgs;
 use crate::policy::catalog::file::duration;
 use crate::policy::id::Name;
 use crate::store::replicated::Settings;
+use crate::transport::listen_address::ListenAddress;
 
 /// The flags of a replica.
 #[derive(Debug, Args)]
@@ -91,9 +92,18 @@ pub(super) fn replica_settings(args: &ServeArgs) -> Result<Option<Settings>, Sta
             "the name of the replica {error}; give another --replica-name"
         ))
     })?;
+    // Other replicas are on other machines.
+    let mut addresses = args.listen.iter().filter_map(ListenAddress::tcp);
+    let outer = addresses.clone().find(|address| !address.ip().is_loopback());
+    let listen = outer.or_else(|| addresses.next()).ok_or_else(|| {
+        StartupError::Config(
+            "--replicate needs a --listen HOST:PORT: other replicas do not reach a Unix socket"
+                .to_owned(),
+        )
+    })?;
     let advertise = match advertise {
         Some(url) => checked(url, args)?,
-        None => default_advertise(args.listen, &host, args.tls_cert.is_some()),
+        None => default_advertise(listen, &host, args.tls_cert.is_some()),
     };
     let ttl = Duration::from_secs((*replica_lease).into());
     Ok(Some(Settings { etcd, name, advertise, ttl }))

@@ -15,7 +15,8 @@ use crate::transport::settings::{
 pub(super) fn settings(args: &ServeArgs) -> Settings {
     let call_memory = args.call_memory_mib.map(|mib| u64::from(mib) << 20);
     Settings {
-        listen: args.listen,
+        listen: args.listen.clone(),
+        listen_mode: args.listen_mode,
         oauth: args.oauth,
         authorize_url: args.authorize_url.as_deref().map(Into::into),
         worker_threads: args.worker_threads,

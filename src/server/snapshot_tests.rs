@@ -77,7 +77,7 @@ impl Replica {
             report: crate::store::replicated::ReplicaReport::default(),
             speaks: 1,
             version: String::new(),
-            advertise: format!("http://{}", self.listener.address),
+            advertise: format!("http://{}", self.listener.addresses[0]),
             peer_token: PeerToken(token),
         };
         blocking(move || fetch(&record, &TlsFiles::default())).await

@@ -27,12 +27,14 @@ use super::inline_executor::{self, InlineExecutor};
 use super::phase::Phase;
 use super::service::{self, Service};
 use super::settings::ConnectionLimits;
+use super::socket::Socket;
 use super::stall_timer::StallTimer;
 use super::tls;
 use super::worker::Protocol;
 use crate::grpc::peer::Peer;
 use crate::metrics::jitter::jittered;
 use crate::observe::connection_events::EndReason;
+use crate::observe::peer_address::PeerAddress;
 
 /// How many reset streams of a connection may wait to be accepted. A client above the limit only
 /// opens and resets streams (CVE-2023-44487), and its connection is closed.
@@ -64,13 +66,18 @@ impl Protocol for Service {
         &self.calls
     }
 
-    /// Does the TLS handshake, if TLS is on, and serves the connection to its end.
-    async fn accept(
-        self: Arc<Self>,
-        connection: tokio::net::TcpStream,
-        mut phase: watch::Receiver<Phase>,
-    ) {
-        let address = connection.peer_addr().ok();
+    /// Does the TLS handshake, if TLS is on, and serves the connection to its end. A Unix socket has no TLS:
+    /// the mode of its file says who may connect.
+    async fn accept(self: Arc<Self>, connection: Socket, mut phase: watch::Receiver<Phase>) {
+        let connection = match connection {
+            Socket::Tcp(connection) => connection,
+            Socket::Unix(connection) => {
+                let address = Some(PeerAddress::Unix);
+                let peer = Arc::new(Peer { address, ..Peer::default() });
+                return serve(connection, peer, self, phase).await;
+            }
+        };
+        let address = connection.peer_addr().ok().map(PeerAddress::Tcp);
         let Some(tls) = self.tls.clone() else {
             let peer = Arc::new(Peer { address, ..Peer::default() });
             return serve(connection, peer, self, phase).await;
@@ -104,6 +111,11 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     let events = Arc::clone(&service.connection_events);
     let mut stall_timer = StallTimer::new(service.stall_timeout);
+    // The kernel ends a TCP connection whose peer reads nothing, and leaves a Unix one open for ever.
+    let mut read_timer = match peer.address {
+        Some(PeerAddress::Unix) => Some(StallTimer::new(service.stall_timeout)),
+        _ => None,
+    };
     let activity = Activity::new(Arc::clone(&service.calls), phase);
     let call_activity = Arc::clone(&activity);
     let slots = ConnectionSlots::default();
@@ -168,7 +180,12 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 } else {
                     unread = None;
                 }
-                stall_timer.poll(&progress, context)
+                if let Some(timer) = &mut read_timer
+                    && timer.poll(progress.unread_write(), context).is_ready()
+                {
+                    return Poll::Ready(());
+                }
+                stall_timer.poll(progress.stalled_frame(), context)
             }
         }
     })

@@ -49,8 +49,9 @@ struct SharedProgress<I> {
     state: AtomicU64,
     /// Whether reads pause until the received calls are handled.
     is_paused: AtomicBool,
-    /// Whether the peer does not read the data that the server writes.
-    is_blocked: AtomicBool,
+    /// How often a write has begun to wait for the peer, shifted left by one. The lowest bit is set while
+    /// the peer reads nothing.
+    waits: AtomicU64,
     /// The connection, after the stream was dropped.
     returned: Mutex<Option<I>>,
 }
@@ -59,9 +60,9 @@ impl<I> ProgressStream<I> {
     pub(crate) fn new(io: I) -> (Self, Progress<I>) {
         let parser = FrameParser::default();
         let (state, is_paused) = (AtomicU64::new(parser.state()), AtomicBool::new(false));
-        let is_blocked = AtomicBool::new(false);
+        let waits = AtomicU64::new(0);
         let returned = Mutex::new(None);
-        let shared = Arc::new(SharedProgress { state, is_paused, is_blocked, returned });
+        let shared = Arc::new(SharedProgress { state, is_paused, waits, returned });
         (Self { io: Some(io), parser, shared: Arc::clone(&shared) }, Progress(shared))
     }
 }
@@ -69,6 +70,17 @@ impl<I> ProgressStream<I> {
 impl<I: Unpin> ProgressStream<I> {
     fn io(&mut self) -> io::Result<Pin<&mut I>> {
         self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// Notes whether a write waits for the peer.
+    fn note_write(&self, waits: bool) {
+        let before = self.shared.waits.load(Ordering::Relaxed);
+        let now = match (waits, before & 1 == 1) {
+            (true, false) => (before | 1).wrapping_add(2),
+            (false, true) => before & !1,
+            _ => return,
+        };
+        self.shared.waits.store(now, Ordering::Relaxed);
     }
 }
 
@@ -88,7 +100,14 @@ impl<I> Progress<I> {
 
     /// Whether the peer does not read the data that the server writes.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.0.is_blocked.load(Ordering::Relaxed)
+        self.unread_write().is_some()
+    }
+
+    /// The number of the write that waits for the peer, if one does. It is another one as soon as the peer
+    /// has read something.
+    pub(crate) fn unread_write(&self) -> Option<u64> {
+        let waits = self.0.waits.load(Ordering::Relaxed);
+        (waits & 1 == 1).then_some(waits >> 1)
     }
 
     /// Ends a pause: all received calls were handled.
@@ -210,7 +229,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = self.io()?.poll_write(context, bytes);
-        self.shared.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        self.note_write(polled.is_pending());
         polled
     }
 
@@ -220,7 +239,7 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = self.io()?.poll_write_vectored(context, bytes);
-        self.shared.is_blocked.store(polled.is_pending(), Ordering::Relaxed);
+        self.note_write(polled.is_pending());
         polled
     }
 
@@ -275,6 +294,23 @@ mod tests {
             let whole = between.iter().filter(|end| **end <= at + 1).count();
             assert_eq!((ended, midway), (whole as u64, !between.contains(&(at + 1))), "{at}");
         }
+    }
+
+    #[test]
+    fn write_that_waits_is_another_one_when_the_peer_has_read() {
+        let (stream, progress) = ProgressStream::new(tokio::io::empty());
+        assert_eq!(progress.unread_write(), None);
+        stream.note_write(false);
+        assert_eq!(progress.unread_write(), None);
+        stream.note_write(true);
+        let first = progress.unread_write();
+        assert!(first.is_some());
+        stream.note_write(true);
+        assert_eq!(progress.unread_write(), first, "nothing was read between them");
+        stream.note_write(false);
+        assert_eq!(progress.unread_write(), None);
+        stream.note_write(true);
+        assert!(progress.unread_write().is_some_and(|second| Some(second) != first));
     }
 
     #[test]

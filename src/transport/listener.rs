@@ -1,18 +1,18 @@
-//! Listener: the ports, the tasks that accept their connections, and the workers that serve them.
+//! Listener: the addresses, the tasks that accept their connections, and the workers that serve them.
 //!
-//! One task accepts and hands each connection to the worker that has the fewest, so a few
-//! connections spread as well as many. The port of API clients has a worker of its own, so that no
+//! One task accepts on all addresses of callers and hands each connection to the worker that has the
+//! fewest, so a few connections spread as well as many. The port of API clients has a worker of its own, so that no
 //! client delays a check, and a quarter of the connections and of the calls in flight at most.
 //!
 //! Not here: how a worker serves a connection; see `transport::worker`.
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -25,10 +25,14 @@ use super::error::TransportError;
 use super::file_descriptors;
 use super::health::{self, Health};
 use super::jwks::JwksReader;
+use super::listen_address::ListenAddress;
+use super::listen_socket::{self, Bound, ListenSocket};
 use super::oauth::ClientConnections;
 use super::phase::Phase;
 use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
+use super::socket::Socket;
+use super::socket_file::SocketFile;
 use super::tls::{Tls, TlsWatch};
 use super::worker::Worker;
 use crate::authority::Authority;
@@ -41,6 +45,7 @@ use crate::oauth::authorization_server::{AuthorizationServer, ServerSettings};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::decision_log::{DecisionLog, DecisionLogOutput};
 use crate::observe::otlp::Traces;
+use crate::observe::peer_address::PeerAddress;
 use crate::observe::prometheus;
 use crate::observe::rejected_callers::RejectedCallers;
 use crate::observe::request_log::RequestObserver;
@@ -51,12 +56,8 @@ use crate::wire::access;
 /// taken.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// After this time without traffic the kernel probes a peer. A peer that does not answer is given
-/// up after twice this time.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-
-/// How many connections from loopback addresses may be open above the limit, so that probes and the
-/// commands on this machine reach a server that other peers have filled.
+/// How many connections from loopback addresses and by Unix sockets may be open above the limit, so that
+/// probes and the commands on this machine reach a server that other peers have filled.
 const LOOPBACK_RESERVE: usize = 8;
 
 /// The limit of a request to the reflection service, in bytes. Such a request contains only a name.
@@ -65,15 +66,18 @@ const MAX_REFLECTION_BYTES: usize = 4 << 10;
 /// The part of the connections and of the calls in flight that API clients may have: one of this many.
 const OAUTH_SHARE: usize = 4;
 
-/// The ports and the workers that serve them.
+/// The addresses and the workers that serve them.
 pub(crate) struct Listener {
-    pub(crate) address: SocketAddr,
+    /// The addresses of callers.
+    pub(crate) addresses: Vec<ListenAddress>,
     /// The address for API clients.
     pub(crate) oauth_address: Option<SocketAddr>,
     pub(crate) api: Api,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
-    /// One for each port.
+    /// The files of Unix sockets.
+    files: Vec<SocketFile>,
+    /// One for callers, and one for API clients.
     accepting: Vec<JoinHandle<Vec<Worker>>>,
     /// The counters of each worker.
     calls: Vec<Arc<CallCounters>>,
@@ -94,7 +98,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Binds the ports and starts the workers. Until the API is opened, every call except a health
+    /// Binds the addresses and starts the workers. Until the API is opened, every call except a health
     /// check fails with UNAVAILABLE.
     ///
     /// # Errors
@@ -104,12 +108,15 @@ impl Listener {
         let tls = settings.tls.clone().map(Tls::load).transpose()?;
         let jwks = JwksReader::new(settings.jwks.clone()).map_err(TransportError::Config)?;
         let traces = settings.otlp.as_ref().map(|otlp| traces(otlp, &supervisor)).transpose()?;
-        let (listener, address) = bind(settings.listen).await?;
-        let oauth = match settings.oauth {
-            Some(address) => Some(bind(address).await?),
-            None => None,
-        };
-        let oauth_address = oauth.as_ref().map(|(_, address)| *address);
+        let (mut sockets, mut addresses, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        for Bound { socket, address, file } in bind(&settings.listen, settings.listen_mode)? {
+            sockets.push(socket);
+            addresses.push(address);
+            files.extend(file);
+        }
+        let oauth = settings.oauth.map(|address| Bound::bind(&ListenAddress::Tcp(address), 0));
+        let oauth = oauth.transpose()?;
+        let oauth_address = oauth.as_ref().and_then(|bound| bound.address.tcp());
         let decisions = settings.decision_log.as_ref();
         let decisions = decisions.map(|log| decision_log(log, &supervisor)).transpose()?;
         let memory = MemoryBudget::new(settings.call_memory);
@@ -158,7 +165,7 @@ impl Listener {
                     rejected_callers: Arc::clone(&service.rejected_callers),
                     supervisor: Arc::clone(&supervisor),
                 };
-                Some(serve_metrics(address, collector).await?)
+                Some(serve_metrics(address, collector)?)
             }
             None => None,
         };
@@ -185,16 +192,16 @@ impl Listener {
         let events = Arc::clone(&service.connection_events);
         let all_calls = calls.iter().chain([&oauth_calls]).cloned().collect();
         let limit = ConnectionLimit { all_calls, max_connections, of_port: usize::MAX };
-        let accept_on = |listener, workers, limit| {
+        let accept_on = |sockets, workers, limit| {
             let (vital, events) = (supervisor.vital("accept"), Arc::clone(&events));
-            let accepting = accept(listener, workers, limit, events, phase.subscribe());
+            let accepting = accept(sockets, workers, limit, events, phase.subscribe());
             tokio::spawn(async move {
                 let _vital = vital;
                 accepting.await
             })
         };
         let mut accepting = Vec::new();
-        if let (Some((listener, _)), Some(server)) = (oauth, &server) {
+        if let (Some(Bound { socket, .. }), Some(server)) = (oauth, &server) {
             let connections = ClientConnections {
                 server: Arc::clone(server),
                 tls: tls.clone(),
@@ -208,11 +215,12 @@ impl Listener {
             let worker = Worker::start("oauth", connections, phase.subscribe(), vital);
             let of_port = share(max_connections);
             let limit = ConnectionLimit { of_port, ..limit.clone() };
-            accepting.push(accept_on(listener, vec![worker.map_err(cannot)?], limit));
+            accepting.push(accept_on(vec![socket], vec![worker.map_err(cannot)?], limit));
         }
-        accepting.push(accept_on(listener, workers, limit));
+        accepting.push(accept_on(sockets, workers, limit));
         Ok(Self {
-            address,
+            addresses,
+            files,
             oauth_address,
             server,
             oauth_calls,
@@ -283,18 +291,27 @@ impl Listener {
             // This joins the writer, which may wait for the disk.
             tokio::task::block_in_place(|| authority.close());
         }
+        // The next server gets the paths when this one has closed the store.
+        drop(self.files);
         CallCounters::cut(&self.calls) + self.oauth_calls.cut.read()
     }
 }
 
-/// Binds a port. Also returns its address.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), TransportError> {
-    let cannot = |error: io::Error| {
-        TransportError::of_system(&format!("cannot listen on {address}"), &error)
-    };
-    let listener = TcpListener::bind(address).await.map_err(cannot)?;
-    let address = listener.local_addr().map_err(cannot)?;
-    Ok((listener, address))
+/// Binds every address, or none.
+///
+/// # Errors
+/// There is none, one is named twice, or one cannot be bound.
+fn bind(addresses: &[ListenAddress], mode: u32) -> Result<Vec<Bound>, TransportError> {
+    if addresses.is_empty() {
+        return Err(TransportError::Config("there is no address to listen on".to_owned()));
+    }
+    for (number, address) in addresses.iter().enumerate() {
+        let chosen_by_system = address.tcp().is_some_and(|address| address.port() == 0);
+        if !chosen_by_system && addresses.iter().take(number).any(|before| before == address) {
+            return Err(TransportError::Config(format!("--listen names {address} twice")));
+        }
+    }
+    addresses.iter().map(|address| Bound::bind(address, mode)).collect()
 }
 
 /// The part of a limit that API clients may have.
@@ -340,11 +357,11 @@ fn decision_log(
 }
 
 /// Serves the collector's metrics until the returned handle is dropped.
-async fn serve_metrics(
+fn serve_metrics(
     address: SocketAddr,
     collector: ServerCollector,
 ) -> Result<AbortOnDropHandle<()>, TransportError> {
-    let listener = TcpListener::bind(address).await.map_err(|error| {
+    let (listener, _) = listen_socket::bind_tcp(address).map_err(|error| {
         TransportError::of_system(&format!("cannot serve metrics on {address}"), &error)
     })?;
     let (supervisor, events) = (Arc::clone(&collector.supervisor), Arc::clone(&collector.events));
@@ -397,28 +414,31 @@ struct ConnectionLimit {
 
 /// Hands connections to the workers until the server drains.
 async fn accept(
-    listener: TcpListener,
+    sockets: Vec<ListenSocket>,
     workers: Vec<Worker>,
     ConnectionLimit { all_calls, max_connections, of_port }: ConnectionLimit,
     events: Arc<ConnectionEvents>,
     mut phase: watch::Receiver<Phase>,
 ) -> Vec<Worker> {
+    let mut turn = 0_usize;
     loop {
+        turn = turn.wrapping_add(1);
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept_any(&sockets, turn) => accepted,
             _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return workers,
         };
         let (_, open) = CallCounters::in_flight(&all_calls);
         let of_this_port: usize = workers.iter().map(Worker::open).sum();
         let connection = accepted.and_then(|(connection, peer)| {
             // A small limit is raised by a third at most: it is meant to be small.
-            let reserve =
-                if is_local(peer) { LOOPBACK_RESERVE.min(max_connections / 3) } else { 0 };
+            let reserve = match peer.is_local() {
+                true => LOOPBACK_RESERVE.min(max_connections / 3),
+                false => 0,
+            };
             if open >= max_connections.saturating_add(reserve) || of_this_port >= of_port {
                 return Ok(None);
             }
-            set_socket_options(&connection)?;
-            connection.into_std().map(Some)
+            connection.detach().map(Some)
         });
         match (connection, workers.iter().min_by_key(|worker| worker.open())) {
             // The drop closes it.
@@ -435,25 +455,20 @@ async fn accept(
     }
 }
 
-/// Whether a peer is on this machine.
-fn is_local(peer: SocketAddr) -> bool {
-    // An IPv6 socket maps IPv4 addresses into IPv6.
-    peer.ip().to_canonical().is_loopback()
-}
-
-/// Lets the kernel find out whether a silent peer is still there. HTTP/2 pings would read the clock
-/// for every frame.
-///
-/// The user timeout also ends a connection whose peer is there but reads nothing: Linux counts the
-/// time for which the peer's window is closed like the time without an acknowledgement.
-fn set_socket_options(connection: &TcpStream) -> io::Result<()> {
-    connection.set_nodelay(true)?;
-    let socket = SockRef::from(connection);
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_IDLE / 3);
-    socket.set_tcp_keepalive(&keepalive.with_retries(3))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(KEEPALIVE_IDLE * 2))?;
-    Ok(())
+/// The next connection of any of these sockets. The turn is another one each time, so that no socket waits
+/// for a flood on another one.
+async fn accept_any(sockets: &[ListenSocket], turn: usize) -> io::Result<(Socket, PeerAddress)> {
+    poll_fn(|context| {
+        let from = turn.checked_rem(sockets.len()).unwrap_or(0);
+        let (before, after) = sockets.split_at(from);
+        for socket in after.iter().chain(before) {
+            if let Poll::Ready(accepted) = socket.poll_accept(context) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The services that health reports. The empty name stands for the whole server.

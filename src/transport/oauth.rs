@@ -18,7 +18,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::activity::Activity;
@@ -26,6 +25,7 @@ use super::call_counters::CallCounters;
 use super::connection::{LINGER_TIMEOUT, MAX_ERROR_RESETS, MAX_PENDING_RESETS};
 use super::phase::Phase;
 use super::settings::ConnectionLimits;
+use super::socket::Socket;
 use super::tls::{self, Tls};
 use super::worker::Protocol;
 use crate::grpc::peer::Peer;
@@ -33,6 +33,7 @@ use crate::metrics::Counted;
 use crate::metrics::jitter::jittered;
 use crate::oauth::authorization_server::{AuthorizationServer, Use};
 use crate::observe::connection_events::ConnectionEvents;
+use crate::observe::peer_address::PeerAddress;
 
 /// How many streams of an HTTP/2 connection may be open at once.
 const MAX_STREAMS: u32 = 16;
@@ -62,8 +63,10 @@ impl Protocol for ClientConnections {
     }
 
     /// Does the TLS handshake, if TLS is on, and serves the connection to its end.
-    async fn accept(self: Arc<Self>, connection: TcpStream, mut phase: watch::Receiver<Phase>) {
-        let address = connection.peer_addr().ok();
+    async fn accept(self: Arc<Self>, connection: Socket, mut phase: watch::Receiver<Phase>) {
+        // This listener has no Unix socket.
+        let Socket::Tcp(connection) = connection else { return };
+        let address = connection.peer_addr().ok().map(PeerAddress::Tcp);
         let Some(tls) = self.tls.clone() else {
             let peer = Peer { address, ..Peer::default() };
             return self.serve(connection, peer, phase).await;

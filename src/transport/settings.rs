@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::jwks::JwksSettings;
+use super::listen_address::ListenAddress;
 
 /// The settings of a [`super::listener::Listener`].
 pub(crate) struct Settings {
-    /// The address to serve on.
-    pub(crate) listen: SocketAddr,
+    /// The addresses to serve on.
+    pub(crate) listen: Vec<ListenAddress>,
+    /// The mode of the files of Unix sockets.
+    pub(crate) listen_mode: u32,
     /// The address for API clients, if the authorization server is on.
     pub(crate) oauth: Option<SocketAddr>,
     /// The page of the platform on which a user gives scopes to an application.

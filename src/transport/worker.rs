@@ -9,7 +9,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -19,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use super::call_counters::CallCounters;
 use super::connection::LINGER_TIMEOUT;
 use super::phase::Phase;
+use super::socket::{IdleSocket, Socket};
 use crate::metrics::Counted;
 use crate::metrics::supervise::Vital;
 
@@ -33,14 +33,14 @@ pub(crate) trait Protocol: Send + Sync + 'static {
     /// Serves one connection to its end.
     fn accept(
         self: Arc<Self>,
-        connection: tokio::net::TcpStream,
+        connection: Socket,
         phase: watch::Receiver<Phase>,
     ) -> impl Future<Output = ()> + Send;
 }
 
 /// A handle to a worker.
 pub(crate) struct Worker {
-    connections: mpsc::UnboundedSender<(TcpStream, Counted)>,
+    connections: mpsc::UnboundedSender<(IdleSocket, Counted)>,
     calls: Arc<CallCounters>,
     thread: JoinHandle<()>,
 }
@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Hands a connection to the worker. It is closed if the worker has ended.
-    pub(crate) fn take(&self, connection: TcpStream) {
+    pub(crate) fn take(&self, connection: IdleSocket) {
         let (counted, _) = Counted::one_more(&self.calls.connections);
         self.connections.send((connection, counted)).ok();
     }
@@ -94,14 +94,14 @@ impl Worker {
 /// Serves connections until the last has ended and no more can arrive, or until the phase
 /// [`Phase::Terminate`] has passed.
 async fn serve(
-    mut connections: mpsc::UnboundedReceiver<(TcpStream, Counted)>,
+    mut connections: mpsc::UnboundedReceiver<(IdleSocket, Counted)>,
     protocol: impl Protocol,
     mut phase: watch::Receiver<Phase>,
 ) {
     let protocol = Arc::new(protocol);
     let (ended, mut all_ended) = mpsc::channel::<Infallible>(1);
     while let Some((connection, counted)) = connections.recv().await {
-        let Ok(connection) = tokio::net::TcpStream::from_std(connection) else { continue };
+        let Ok(connection) = connection.attach() else { continue };
         let protocol = Arc::clone(&protocol);
         let (phase, ended) = (phase.clone(), ended.clone());
         tokio::spawn(async move {

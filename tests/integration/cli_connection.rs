@@ -155,7 +155,6 @@ fn an_address_is_a_host_and_a_port_or_a_url_wherever_it_is_written() {
     for (endpoint, says) in [
         ("grpc://localhost:1", "begin with http:// or https://"),
         ("dns:///localhost:1", "begin with http:// or https://"),
-        ("unix:/run/scopegate", "begin with http:// or https://"),
         ("::1", "`[::1]:50051`"),
         (":50051", "`localhost:50051`"),
         ("localhost:x", "from 1 to 65535"),

@@ -613,7 +613,7 @@ fn a_peer_that_takes_nothing_before_its_first_accepted_call_is_cut() {
     socket.set_recv_buffer_size(2_048).expect("set");
     let address: SocketAddr = server.address.parse().expect("an address");
     socket.connect(&address.into()).expect("connected");
-    let mut raw = Raw(socket.into());
+    let mut raw: Raw = Raw(socket.into());
     raw.send(PREFACE);
     raw.send(&frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]));
     until(|| scraped(&metrics, "scopegate_connections") == 1);

@@ -82,6 +82,7 @@ mod tls;
 mod token_rotation;
 mod token_verification;
 mod traces;
+mod unix_sockets;
 mod user_ids;
 mod watch;
 mod watch_streams;

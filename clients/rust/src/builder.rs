@@ -16,6 +16,9 @@ use crate::connection::BearerInterceptor;
 use crate::server::Server;
 use crate::servers::Servers;
 
+/// What the address of a Unix socket begins with.
+const UNIX: &str = "unix:";
+
 /// Configures a [`Client`]. [`connect`](Self::connect) validates the values.
 pub struct Builder {
     endpoint: String,
@@ -36,7 +39,7 @@ enum Pem {
 
 impl Client {
     /// Starts to configure a client of the server at this URL: `https://…`, or `http://…` without
-    /// TLS. Several replicas are separated by commas: the client prefers the nearest that is serving,
+    /// TLS, or `unix:PATH` for a Unix socket. Several replicas are separated by commas: the client prefers the nearest that is serving,
     /// and until it has measured them the first.
     pub fn builder(endpoint: impl Into<String>) -> Builder {
         Builder::new(endpoint.into())
@@ -143,6 +146,9 @@ impl Builder {
         let server = |url: &str| {
             let endpoint = self.endpoint(url.trim())?;
             let connections = (0..self.connections).map(|_| {
+                if url.trim().starts_with(UNIX) {
+                    return InterceptedService::new(endpoint.connect_lazy(), bearer.clone());
+                }
                 // A connector of our own: the timeout of tonic's connector does not include TLS.
                 let mut tcp = HttpConnector::new();
                 tcp.enforce_http(false);
@@ -162,6 +168,12 @@ impl Builder {
 
     fn endpoint(&self, url: &str) -> Result<Endpoint, ConfigError> {
         let error = || ConfigError::Endpoint(url.to_owned());
+        // gRPC names the path of a Unix socket so, and without a host.
+        if url.strip_prefix(UNIX).is_some_and(|path| {
+            path.is_empty() || path.starts_with("//") && !path.starts_with("///")
+        }) {
+            return Err(error());
+        }
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| error())?;
         let (interval, timeout) = self.keepalive;
         let endpoint = endpoint
@@ -208,7 +220,7 @@ impl fmt::Debug for Builder {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The endpoint is not a URL that begins with `http://` or `https://`.
+    /// The endpoint is neither a URL that begins with `http://` or `https://`, nor `unix:PATH`.
     Endpoint(String),
     /// The key is empty, or not printable.
     Key,
@@ -228,7 +240,10 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Endpoint(endpoint) => {
-                write!(f, "the endpoint `{endpoint}` is no URL with http:// or https://")
+                write!(
+                    f,
+                    "the endpoint `{endpoint}` is neither a URL with http:// or https:// nor unix:PATH"
+                )
             }
             Self::Key => f.write_str("the key is empty or has characters that no key has"),
             Self::TlsWithoutHttps => {

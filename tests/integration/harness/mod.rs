@@ -35,7 +35,7 @@ use scopegate::proto::*;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -142,12 +142,12 @@ impl Server {
         let reader = std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+                kept.lock().expect("a log").push(line);
                 if event["message"] == "serving" {
                     let address = event["address"].as_str().expect("an address").to_owned();
                     let oauth = event["oauth_address"].as_str().unwrap_or_default().to_owned();
                     send.send((address, oauth)).ok();
                 }
-                kept.lock().expect("a log").push(line);
             }
         });
         let (address, oauth, reader) = (String::new(), String::new(), Some(reader));

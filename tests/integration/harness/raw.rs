@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -80,7 +82,7 @@ pub fn check(stream: u32) -> Vec<u8> {
 }
 
 /// A connection that sends what it is told to.
-pub struct Raw(pub TcpStream);
+pub struct Raw<S = TcpStream>(pub S);
 
 impl Raw {
     /// Connects, without a word.
@@ -94,10 +96,24 @@ impl Raw {
 
     /// Connects, and begins HTTP/2 with settings.
     pub fn begun(server: &Server, settings: &[u8]) -> Self {
-        let mut raw = Self::silent(server);
-        raw.send(PREFACE);
-        raw.send(&frame(SETTINGS, 0, 0, settings));
-        raw
+        Self::silent(server).begin(settings)
+    }
+}
+
+impl Raw<UnixStream> {
+    /// Connects to a Unix socket, and begins HTTP/2 with settings.
+    pub fn begun_at(path: &Path, settings: &[u8]) -> Self {
+        let unix = UnixStream::connect(path).expect("accepted");
+        unix.set_read_timeout(Some(WAIT_LIMIT)).expect("set");
+        Self(unix).begin(settings)
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
+    fn begin(mut self, settings: &[u8]) -> Self {
+        self.send(PREFACE);
+        self.send(&frame(SETTINGS, 0, 0, settings));
+        self
     }
 
     pub fn send(&mut self, bytes: &[u8]) {

@@ -32,6 +32,24 @@ async fn require_returns_the_allow_or_the_denial() {
 }
 
 #[tokio::test]
+async fn server_is_reached_by_a_unix_socket() {
+    let dir = TempDir::new().expect("a directory");
+    let (store, path) = (dir.path().join("store"), dir.path().join("socket"));
+    let server = Server::start_at(&format!("unix:{}", path.display()), &store, &["--demo"]);
+    for url in [server.url(), format!("unix://{}", path.display())] {
+        let client = patient(&url);
+        let check = Check::scope(&hr_sync(), "users:write");
+        assert_eq!(client.require(&check).await.expect("allowed").reach, Reach::All, "{url}");
+    }
+    for url in ["unix:", "unix://host/socket"] {
+        let refused = Client::builder(url).connect().expect_err(url);
+        assert!(matches!(refused, ConfigError::Endpoint(_)), "{refused}");
+    }
+    let with_ca = Client::builder(server.url()).ca_file("ca.pem").connect().expect_err("no TLS");
+    assert!(matches!(with_ca, ConfigError::TlsWithoutHttps), "{with_ca}");
+}
+
+#[tokio::test]
 async fn malformed_request_is_an_error() {
     let (_dir, _server, client) = demo();
     let none: [&str; 0] = [];

@@ -73,7 +73,10 @@ impl Server {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        match self.address.starts_with("unix:") {
+            true => self.address.clone(),
+            false => format!("http://{}", self.address),
+        }
     }
 
     /// Kills the process as the kernel would.

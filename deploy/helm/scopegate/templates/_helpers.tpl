@@ -51,7 +51,8 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- end -}}
 
-{{- /* Kubernetes' own gRPC probe speaks no TLS: with TLS it is `scopegate health`. */ -}}
+{{- /* Kubernetes' own gRPC probe speaks no TLS: with TLS it is `scopegate health`, which asks where
+SCOPEGATE_LISTEN says and trusts the certificate of SCOPEGATE_TLS_CERT. */ -}}
 {{- define "scopegate.readiness" -}}
 {{- if .Values.tls.secretName -}}
 exec: { command: [/scopegate, health, --timeout, "2s"] }
