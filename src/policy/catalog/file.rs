@@ -26,6 +26,7 @@ pub use super::endpoint::is_method;
 use super::endpoint::{Endpoint, EndpointTree};
 use super::issuer::Issuer;
 use super::rename::Renames;
+use super::resource::ResourceType;
 use super::{Audience, RoleEntry};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
@@ -55,6 +56,8 @@ pub struct CatalogFile {
     /// Their parameters that match a segment with a raw `:` too, where there are any.
     pub colon_in: BTreeMap<String, BTreeSet<String>>,
     pub(super) endpoints: EndpointTree,
+    /// The types of resources by name.
+    pub resources: BTreeMap<Name, ResourceType>,
     /// The issuers of tokens by name.
     pub issuers: BTreeMap<Box<str>, Arc<Issuer>>,
     /// A sentence for each key of an issuer's `jwks` that is not used.

@@ -15,10 +15,10 @@
 use std::collections::HashMap;
 
 use super::Endpoint;
-use super::node::{Leaf, Node, NodeId, ShapeSegment, set_leaf};
+use super::node::{Leaf, Node, NodeId, ShapeSegment, lenient_key, set_leaf};
 use super::path::RequestPath;
 use super::search::{AmbiguousMatch, Search};
-use super::segment::ends_path;
+use super::segment::{ends_path, fold};
 use super::template::{SegmentPattern, Template};
 use super::template_error::{TemplateError, TemplateErrorKind};
 
@@ -132,6 +132,67 @@ impl EndpointTree {
         Some(&leaf.endpoint)
     }
 
+    /// The endpoint of a template of this shape, whatever its parameters are called. For `HEAD` that of
+    /// `GET` answers if no template for `HEAD` could match a path of this one: a path of such a template
+    /// may have no endpoint, and a template never allows what its paths do not.
+    #[must_use]
+    pub fn find_template(&self, method: &str, template: &Template) -> Option<&Endpoint> {
+        let own = self.leaf(method, template);
+        let leaf = match own {
+            None if method == "HEAD" && !self.overlaps(method, template) => {
+                self.leaf("GET", template)
+            }
+            own => own,
+        };
+        leaf.map(|leaf| &leaf.endpoint)
+    }
+
+    /// The end of the template of this shape.
+    fn leaf(&self, method: &str, template: &Template) -> Option<&Leaf> {
+        let mut node = self.root(method)?;
+        for part in &template.parts {
+            if let SegmentPattern::Rest(_) = part {
+                return node.rest.as_ref();
+            }
+            node = self.child(node, part)?;
+        }
+        node.leaf.as_ref()
+    }
+
+    /// Whether a template of this method could match a path that this template matches, to some server.
+    /// The answer may be yes although none does.
+    fn overlaps(&self, method: &str, template: &Template) -> bool {
+        let Some(root) = self.root(method) else { return false };
+        // A node is reached by one path only, so each is looked at once.
+        let mut open = vec![(root, 0)];
+        while let Some((node, at)) = open.pop() {
+            let Some(part) = template.parts.get(at) else {
+                if node.leaf.is_some() || node.rest.is_some() || node.literals.contains_key("") {
+                    return true;
+                }
+                continue;
+            };
+            if node.rest.is_some() || matches!(part, SegmentPattern::Rest(_)) {
+                return true;
+            }
+            let is_slash = matches!(part, SegmentPattern::Literal(literal) if literal.is_empty());
+            if is_slash && node.leaf.is_some() {
+                return true;
+            }
+            let verbs = node.verbs.iter().flat_map(|verbs| verbs.exact.values());
+            let others = verbs.chain(&node.parameter).copied();
+            let literals = node.literals.iter().filter(|(own, _)| match part {
+                SegmentPattern::Literal(literal) => {
+                    lenient_key(&fold(own)) == lenient_key(&fold(literal))
+                }
+                _ => true,
+            });
+            let ids = literals.map(|(_, id)| *id).chain(others);
+            open.extend(ids.filter_map(|id| Some((self.nodes.get(id)?, at + 1))));
+        }
+        false
+    }
+
     /// Whether a template of this method has a parameter where this template has a literal with a
     /// letter: in another case the literal matched that parameter in older versions.
     pub(in crate::policy::catalog) fn has_case_variant_of_parameter(
@@ -157,15 +218,7 @@ impl EndpointTree {
 
     /// Whether an endpoint of this method has the shape of this template.
     pub(in crate::policy::catalog) fn has_shape(&self, method: &str, template: &Template) -> bool {
-        let mut node = self.root(method);
-        for part in &template.parts {
-            let Some(here) = node else { return false };
-            if let SegmentPattern::Rest(_) = part {
-                return here.rest.is_some();
-            }
-            node = self.child(here, part);
-        }
-        node.is_some_and(|node| node.leaf.is_some())
+        self.leaf(method, template).is_some()
     }
 
     #[cfg(test)]

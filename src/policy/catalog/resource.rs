@@ -1,0 +1,103 @@
+//! Resource: a type of resources that the catalog declares, and what each action on one needs.
+//!
+//! An action is a list of rules. The first one whose conditions hold says what the call needs, as an
+//! endpoint does. Where none holds, the call is one to an unknown endpoint.
+//!
+//! Not here: who may do it; see [`crate::policy::decision`].
+
+use std::collections::BTreeMap;
+
+use super::endpoint::Endpoint;
+use crate::policy::id::{Name, UserId};
+use crate::policy::property::{Properties, PropertyValue};
+use crate::policy::query::ResourceAction;
+
+/// The property of a resource that names its owner.
+pub const OWNER_ID: &str = "owner_id";
+
+/// Names of types that a catalog cannot declare, because a request has them for scopes and endpoints.
+pub const RESERVED_TYPES: [&str; 2] = ["scope", "route"];
+
+/// A type of resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceType {
+    /// The audience that it belongs to, if it names one.
+    pub audience: Option<Name>,
+    /// The actions, each with its rules in the order of the file.
+    pub actions: BTreeMap<Name, Vec<ActionRule>>,
+    /// The only resources of the type, by id. `None`: a resource can have any id.
+    pub known: Option<BTreeMap<Box<str>, KnownResource>>,
+}
+
+/// A resource that the catalog lists. A request cannot change its properties.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownResource {
+    /// The properties.
+    pub properties: Properties,
+    /// The user that `owner_id` names, if the properties have it.
+    pub owner: Option<UserId>,
+}
+
+/// A rule of an action.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActionRule {
+    /// The conditions, all of which must hold. Without one the rule always holds.
+    pub when: BTreeMap<Compared, PropertyValue>,
+    /// What the call needs, as of an endpoint. The audience is the type's.
+    pub needs: Endpoint,
+}
+
+/// What a condition compares.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Compared {
+    /// This property of the resource.
+    Resource(Box<str>),
+    /// This property of the action.
+    Action(Box<str>),
+}
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Resource(name) => write!(f, "resource.{name}"),
+            Self::Action(name) => write!(f, "action.{name}"),
+        }
+    }
+}
+
+/// What a call needs, and the owner of the resource if the catalog knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct ResourceNeeds<'a> {
+    /// The audience and the scopes.
+    pub needs: &'a Endpoint,
+    /// The owner, whatever the request says.
+    pub owner: Option<&'a UserId>,
+}
+
+impl ResourceType {
+    /// What an action on a resource needs. `None`: the type has no such action, it does not know the id, or
+    /// no rule holds.
+    #[must_use]
+    pub fn needs(&self, asked: &ResourceAction) -> Option<ResourceNeeds<'_>> {
+        let known = match &self.known {
+            Some(known) => Some(known.get(&*asked.id)?),
+            None => None,
+        };
+        let rules = self.actions.get(&*asked.action)?;
+        let value = |compared: &Compared| match compared {
+            Compared::Action(name) => asked.action_properties.get(name),
+            Compared::Resource(name) => match known {
+                Some(known) if known.properties.contains(name) => known.properties.get(name),
+                _ => asked.resource.get(name),
+            },
+        };
+        let holds = |rule: &&ActionRule| {
+            rule.when.iter().all(|(compared, wanted)| value(compared) == Some(wanted))
+        };
+        let rule = rules.iter().find(holds)?;
+        Some(ResourceNeeds {
+            needs: &rule.needs,
+            owner: known.and_then(|known| known.owner.as_ref()),
+        })
+    }
+}
