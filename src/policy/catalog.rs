@@ -28,8 +28,7 @@ use self::file::CatalogFile;
 use self::issuer::Issuer;
 use self::resource::ResourceType;
 use super::edit::Stamped;
-use super::id::{Name, UserId};
-use super::query::Requirement;
+use super::id::Name;
 use super::revision::Revision;
 use super::scope::{Scope, ScopeId, ScopeMap};
 use super::suggestion;
@@ -411,14 +410,6 @@ impl Catalog {
     #[must_use]
     pub fn resource_type(&self, name: &str) -> Option<&ResourceType> {
         self.file.resources.get(name)
-    }
-
-    /// The owner of the record that a requirement is about, if the catalog knows it. It counts instead of
-    /// the owner that a request names.
-    #[must_use]
-    pub fn known_owner(&self, needs: &Requirement) -> Option<&UserId> {
-        let Requirement::Resource(asked) = needs else { return None };
-        self.resource_type(&asked.kind)?.needs(asked)?.owner
     }
 
     /// The types of resources, sorted by name.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::catalog::Catalog;
 use super::catalog::endpoint::{PathError, RequestPath, Template, TemplateError, is_method};
+pub use super::catalog::resource::ResourceAction;
 use super::cause::Cause;
 use super::client_credential::ClientCredential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
-use super::property::Properties;
 use super::scope::Scope;
 use super::token::{PresentedToken, Token, VerifiedToken};
 
@@ -198,6 +199,14 @@ impl Requirement {
         }
         Ok(Self::Endpoint { method, path: RequestPath::parse(text)? })
     }
+
+    /// The owner of the record, if the catalog lists the resource and names its owner. The owner counts
+    /// instead of the one that the request names.
+    #[must_use]
+    pub fn known_owner<'a>(&self, catalog: &'a Catalog) -> Option<&'a UserId> {
+        let Self::Resource(asked) = self else { return None };
+        catalog.resource_type(&asked.kind)?.needs(asked)?.owner
+    }
 }
 
 /// Why a method and a text name no endpoint.
@@ -212,19 +221,4 @@ pub enum RouteError {
     /// The template is refused.
     #[error(transparent)]
     Template(#[from] TemplateError),
-}
-
-/// An action on a resource of a type that the catalog declares.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ResourceAction {
-    /// The type of the resource.
-    pub kind: Box<str>,
-    /// The id of the resource.
-    pub id: Box<str>,
-    /// The action.
-    pub action: Box<str>,
-    /// What the request says of the resource.
-    pub resource: Properties,
-    /// What the request says of the action.
-    pub action_properties: Properties,
 }

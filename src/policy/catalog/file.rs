@@ -8,6 +8,7 @@ mod error;
 mod host;
 mod issuers;
 mod raw;
+mod resources;
 mod validator;
 pub(super) mod value;
 
@@ -133,7 +134,7 @@ impl CatalogFile {
                 without_location(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
             )
         })?;
-        let mut reader = FileValidator { problems: vec![], is_new };
+        let mut reader = FileValidator { yaml, problems: vec![], is_new };
         let file = reader.read(raw);
         if reader.problems.is_empty() {
             return Ok(file);
@@ -173,5 +174,7 @@ fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
 mod issuer_tests;
 #[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;

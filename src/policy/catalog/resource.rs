@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
+use super::difference::needs;
 use super::endpoint::Endpoint;
 use crate::policy::id::{Name, UserId};
 use crate::policy::property::{Properties, PropertyValue};
-use crate::policy::query::ResourceAction;
 
 /// The property of a resource that names its owner.
 pub const OWNER_ID: &str = "owner_id";
@@ -65,6 +65,21 @@ impl std::fmt::Display for Compared {
     }
 }
 
+/// An action on a resource of a type that the catalog declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceAction {
+    /// The type of the resource.
+    pub kind: Box<str>,
+    /// The id of the resource.
+    pub id: Box<str>,
+    /// The action.
+    pub action: Box<str>,
+    /// What the request says of the resource.
+    pub resource: Properties,
+    /// What the request says of the action.
+    pub action_properties: Properties,
+}
+
 /// What a call needs, and the owner of the resource if the catalog knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct ResourceNeeds<'a> {
@@ -99,5 +114,33 @@ impl ResourceType {
             needs: &rule.needs,
             owner: known.and_then(|known| known.owner.as_ref()),
         })
+    }
+
+    /// What the file says of the type, as text for people: one sentence for each action and each listed
+    /// resource.
+    pub(super) fn terms(&self) -> Vec<String> {
+        let actions = self.actions.iter().map(|(action, rules)| {
+            let rules = rules.iter().map(|rule| {
+                let when = rule.when.iter().map(|(of, value)| format!("{of} = {value}"));
+                let when = when.collect::<Vec<_>>().join(" and ");
+                let needs = needs(&rule.needs, None);
+                if when.is_empty() { needs } else { format!("when {when}: {needs}") }
+            });
+            format!("{action}: {}", rules.collect::<Vec<_>>().join(", else "))
+        });
+        let ids = match &self.known {
+            None => vec!["any id".to_owned()],
+            Some(known) if known.is_empty() => vec!["no id".to_owned()],
+            Some(known) => known.iter().map(|(id, known)| known.term(id)).collect(),
+        };
+        actions.chain(ids).collect()
+    }
+}
+
+impl KnownResource {
+    fn term(&self, id: &str) -> String {
+        let all = self.properties.iter();
+        let all = all.filter_map(|(name, value)| Some(format!(" {name} = {}", value?)));
+        format!("id {id:?}{}", all.collect::<String>())
     }
 }
