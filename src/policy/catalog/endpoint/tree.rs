@@ -12,19 +12,23 @@
 //! whatever a client sends. Nothing recurses, and the nodes are in one list, so that deep templates
 //! cannot overflow the stack when they are searched, cloned or dropped.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Endpoint;
-use super::node::{Leaf, Node, NodeId, ShapeSegment, lenient_key, set_leaf};
+use super::node::{Leaf, Node, NodeId, ShapeSegment, set_leaf};
 use super::path::RequestPath;
 use super::search::{AmbiguousMatch, Search};
-use super::segment::{ends_path, fold};
+use super::segment::ends_path;
 use super::template::{SegmentPattern, Template};
 use super::template_error::{TemplateError, TemplateErrorKind};
 
 /// The most segments that all templates of a new catalog have together, each prefix once. A
 /// segment takes some 600 bytes of memory.
 pub const MAX_NODES: usize = 500_000;
+
+/// The most lengths of a rest of a path that are tried for a template.
+const MAX_REST_TRIED: usize = 32;
 
 /// All endpoints of a catalog.
 #[derive(Clone, Debug, Default)]
@@ -114,37 +118,54 @@ impl EndpointTree {
     #[must_use]
     pub fn find(&self, method: &str, path: &RequestPath) -> Option<&Endpoint> {
         let segments: Vec<_> = path.segments().collect();
+        self.find_leaf(method, &segments).map(|leaf| &leaf.endpoint)
+    }
+
+    fn find_leaf(&self, method: &str, segments: &[&str]) -> Option<&Leaf> {
         if segments.split_last().is_some_and(|(_, before)| before.iter().any(|s| ends_path(s))) {
             return None;
         }
-        let own = self.search(method, &segments).ok()?;
-        let leaf = match own {
-            own if method != "HEAD" => own?,
-            own => {
-                let get = self.search("GET", &segments).ok()?;
-                match (own, get) {
-                    // Servers differ in whether the method or the path counts first.
-                    (Some(own), Some(get)) if get.is_before(own) => return None,
-                    (own, get) => own.or(get)?,
-                }
-            }
-        };
-        Some(&leaf.endpoint)
+        let own = self.search(method, segments).ok()?;
+        if method != "HEAD" {
+            return own;
+        }
+        let get = self.search("GET", segments).ok()?;
+        match (own, get) {
+            // Servers differ in whether the method or the path counts first.
+            (Some(own), Some(get)) if get.is_before(own) => None,
+            (own, get) => own.or(get),
+        }
     }
 
-    /// The endpoint of a template of this shape, whatever its parameters are called. For `HEAD` that of
-    /// `GET` answers if no template for `HEAD` could match a path of this one: a path of such a template
-    /// may have no endpoint, and a template never allows what its paths do not.
+    /// The endpoint of a template of this shape, whatever its parameters are called; for `HEAD` without one
+    /// that of `GET`. It is the endpoint that [`EndpointTree::find`] finds for a path of the template whose
+    /// parameters resemble nothing in the catalog: a template never allows what none of its paths does.
     #[must_use]
     pub fn find_template(&self, method: &str, template: &Template) -> Option<&Endpoint> {
-        let own = self.leaf(method, template);
-        let leaf = match own {
-            None if method == "HEAD" && !self.overlaps(method, template) => {
-                self.leaf("GET", template)
+        /// Text that no literal and no verb has.
+        const ANY: &str = "\u{1}";
+        let of_get = || if method == "HEAD" { self.leaf("GET", template) } else { None };
+        let named = self.leaf(method, template).or_else(of_get)?;
+        let texts: Vec<Cow<'_, str>> = template
+            .parts
+            .iter()
+            .map(|part| match part {
+                SegmentPattern::Literal(literal) => Cow::Borrowed(&**literal),
+                SegmentPattern::Verb { verb, .. } => Cow::Owned(format!("{ANY}:{verb}")),
+                SegmentPattern::Parameter(_) | SegmentPattern::Rest(_) => Cow::Borrowed(ANY),
+            })
+            .collect();
+        let mut segments: Vec<_> = texts.iter().map(AsRef::as_ref).collect();
+        // A rest has any length, and other templates can take the paths of some.
+        let lengths = if template.has_rest() { MAX_REST_TRIED } else { 1 };
+        for _ in 0..lengths {
+            let found = self.find_leaf(method, &segments);
+            if found.is_some_and(|found| std::ptr::eq(found, named)) {
+                return Some(&named.endpoint);
             }
-            own => own,
-        };
-        leaf.map(|leaf| &leaf.endpoint)
+            segments.push(ANY);
+        }
+        None
     }
 
     /// The end of the template of this shape.
@@ -157,40 +178,6 @@ impl EndpointTree {
             node = self.child(node, part)?;
         }
         node.leaf.as_ref()
-    }
-
-    /// Whether a template of this method could match a path that this template matches, to some server.
-    /// The answer may be yes although none does.
-    fn overlaps(&self, method: &str, template: &Template) -> bool {
-        let Some(root) = self.root(method) else { return false };
-        // A node is reached by one path only, so each is looked at once.
-        let mut open = vec![(root, 0)];
-        while let Some((node, at)) = open.pop() {
-            let Some(part) = template.parts.get(at) else {
-                if node.leaf.is_some() || node.rest.is_some() || node.literals.contains_key("") {
-                    return true;
-                }
-                continue;
-            };
-            if node.rest.is_some() || matches!(part, SegmentPattern::Rest(_)) {
-                return true;
-            }
-            let is_slash = matches!(part, SegmentPattern::Literal(literal) if literal.is_empty());
-            if is_slash && node.leaf.is_some() {
-                return true;
-            }
-            let verbs = node.verbs.iter().flat_map(|verbs| verbs.exact.values());
-            let others = verbs.chain(&node.parameter).copied();
-            let literals = node.literals.iter().filter(|(own, _)| match part {
-                SegmentPattern::Literal(literal) => {
-                    lenient_key(&fold(own)) == lenient_key(&fold(literal))
-                }
-                _ => true,
-            });
-            let ids = literals.map(|(_, id)| *id).chain(others);
-            open.extend(ids.filter_map(|id| Some((self.nodes.get(id)?, at + 1))));
-        }
-        false
     }
 
     /// Whether a template of this method has a parameter where this template has a literal with a
