@@ -144,3 +144,90 @@ impl KnownResource {
         format!("id {id:?}{}", all.collect::<String>())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::catalog::Catalog;
+
+    const OLD: &str = "
+audiences: { p: }
+scopes: { a: , b: , c: }
+resources:
+  gone: { actions: { x: [{ scopes: [a] }] } }
+  same: { actions: { x: [{ when: { resource.n: 1 }, scopes: [b] }] } }
+  doc:
+    audience: p
+    actions:
+      read: [{ scopes: [a] }]
+      write: [{ when: { action.soft: true, resource.n: 1.50 }, any_of: [a, b] }, { scopes: [c] }]
+    known: { one: { status: active }, two: }
+  open: { actions: { x: [{ scopes: none }] }, known: {} }";
+
+    #[test]
+    fn what_a_new_catalog_changes_of_resources_is_told_by_type() {
+        let new = OLD
+            .replace("gone:", "new:")
+            .replace("b: , c: }", "b2: { renamed_from: b }, c: }")
+            .replace("scopes: [b]", "scopes: [b2]")
+            .replace("any_of: [a, b]", "any_of: [a, b2]")
+            .replace("resource.n: 1 }", "resource.n: 1.0 }")
+            .replace("read: [{ scopes: [a] }]", "read: [{ scopes: [a, c] }]")
+            .replace("{ status: active }, two:", "{ status: archived }, three:")
+            .replace("known: {} }", "}")
+            .replace("scopes: none }] }, }", "scopes: none }] } }");
+        let old = Catalog::empty().replaced_by(OLD).expect("a catalog");
+        let new = old.replaced_by(&new).expect("a catalog");
+        let difference = new.difference(&old);
+        // `same` has a scope by its new name, and an equal number.
+        assert_eq!(difference.changed_resources, ["doc", "gone", "new", "open"]);
+        assert_eq!(difference.removed_resources, ["gone"]);
+        assert!(difference.changed_scopes.is_empty() && difference.changed_endpoints.is_empty());
+        let fields = difference.fields();
+        let field = fields.iter().find(|field| field.field == "resources").expect("a field");
+        assert_eq!((&*field.before, &*field.after), ("\"gone\"", "\"doc, new, open\""));
+        let told = new.details(&old).resources;
+        let told: Vec<_> = told
+            .iter()
+            .map(|part| format!("{} {:?}: {} / {}", part.name, part.kind, part.before, part.after))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "doc Changed: read: a (audience p), id \"one\" status = \"active\", id \"two\" / \
+                 read: a c (audience p), id \"one\" status = \"archived\", id \"three\"",
+                "gone Removed: x: a, any id / ",
+                "new Added:  / x: a, any id",
+                "open Changed: no id / any id",
+            ]
+        );
+        let [_, write, ..] = &*old.resource_type("doc").expect("a type").terms() else {
+            panic!("two actions")
+        };
+        assert_eq!(
+            write,
+            "write: when resource.n = 15e-1 and action.soft = true: any of a b (audience p), else c (audience p)"
+        );
+        assert!(new.difference(&new).is_empty());
+    }
+
+    #[test]
+    fn routes_are_listed_by_method_and_template() {
+        let yaml = "
+scopes: { a: }
+endpoints:
+  - { method: POST, path: /b, scopes: [a] }
+  - { method: GET, path: /b, scopes: [a] }
+  - { method: GET, path: \"/a/{x}\", scopes: [a] }
+  - { method: GETS, path: /a, scopes: [a] }";
+        let catalog = Catalog::empty().replaced_by(yaml).expect("a catalog");
+        let of = |method, after| {
+            catalog.routes_of(method, after).map(|(path, _)| path).collect::<Vec<_>>()
+        };
+        assert_eq!(of("GET", None), ["/a/{x}", "/b"]);
+        assert_eq!(of("GET", Some("/a/{x}")), ["/b"]);
+        assert_eq!(of("GET", Some("/a/{y}")), ["/b"]);
+        assert!(of("GET", Some("/b")).is_empty() && of("HEAD", None).is_empty());
+        assert_eq!(catalog.methods().into_iter().collect::<Vec<_>>(), ["GET", "GETS", "POST"]);
+        assert_eq!(catalog.routes().count(), 4);
+    }
+}

@@ -2,6 +2,8 @@
 //!
 //! A rule that never applies is refused, since a reader would take it for one that does: an earlier rule of
 //! the action holds whenever it does.
+//!
+//! Not here: which rule holds for a request; see [`crate::policy::catalog::resource`].
 
 use std::collections::BTreeMap;
 
