@@ -203,7 +203,10 @@ async fn a_change_of_resources_is_reported_and_noted() {
     let dry = ApplyCatalogRequest { validate_only: true, ..apply(&with) };
     let dry = client.catalog.clone().apply_catalog(dry).await.expect("shown").into_inner();
     assert_eq!(dry.changed_resources, ["doc"]);
-    let once = ApplyCatalogRequest { request_id: "once".to_owned(), ..apply(&with) };
+    let once = ApplyCatalogRequest {
+        request_id: "6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90".to_owned(),
+        ..apply(&with)
+    };
     for _ in 0..2 {
         let done = client.catalog.clone().apply_catalog(once.clone()).await.expect("applied");
         assert_eq!(done.into_inner().changed_resources, ["doc"], "also when repeated");
@@ -212,7 +215,7 @@ async fn a_change_of_resources_is_reported_and_noted() {
     let said = applied(&client, &wrong).await.expect_err("refused");
     let (_, details) = harness::refused::<()>(Err(said));
     let said = format!("{:?}", details.bad_request());
-    assert!(said.contains("line 11, column 52: `write` is not a scope"), "{said}");
+    assert!(said.contains("line 11, column 50: `write` is not a scope"), "{said}");
     let said = applied(&client, CATALOG).await.expect("applied");
     assert_eq!(said.changed_resources, ["doc"]);
     let changes = ListChangesRequest::default();

@@ -109,7 +109,7 @@ impl FileValidator<'_> {
     ) -> Vec<ActionRule> {
         if raw.is_empty() {
             let message = format!(
-                "`{}` has no rule, so nobody may do it: write a rule, or leave the action out",
+                "`{}` has no rule, so no client may do it: write a rule, or leave the action out",
                 quoted(&action.value)
             );
             self.problem(action.referenced, message);
