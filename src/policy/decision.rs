@@ -8,11 +8,13 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
+use super::catalog::endpoint::Endpoint;
 use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
 use super::cause::{Cause, DenialCause};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_expired};
+use super::id::UserId;
 use super::query::{Query, Requirement, Subject};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -102,7 +104,7 @@ pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError>
     let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
-    let evaluator = Evaluator::new(query, facts, resolved_audience);
+    let evaluator = Evaluator::new(query, facts, resolved_audience).with_owner(needed.owner);
     let mut reach = Reach::All;
     let mut cause: Option<Cause> = None;
     let mut missing: Vec<Scope> = Vec::new();
@@ -156,7 +158,7 @@ pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, Audi
     let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(vec![]);
     };
-    let evaluator = Evaluator::new(query, facts, resolved_audience);
+    let evaluator = Evaluator::new(query, facts, resolved_audience).with_owner(needed.owner);
     let explain = |scope: &Scope| Explanation {
         scope: scope.clone(),
         layers: evaluator.layers(scope).collect(),
@@ -235,44 +237,60 @@ struct Needed<'a> {
     any_of: &'a [Scope],
     /// Whether the catalog declares that no scope is needed.
     no_scope: bool,
+    /// The owner of the record, if the catalog knows it.
+    owner: Option<&'a UserId>,
 }
 
-impl Needed<'_> {
+impl<'a> Needed<'a> {
+    /// What a call to an endpoint needs.
+    fn of(endpoint: &'a Endpoint) -> Self {
+        Self {
+            scopes: &endpoint.scopes,
+            any_of: &endpoint.any_of,
+            no_scope: endpoint.needs_no_scope,
+            owner: None,
+        }
+    }
+
     fn is_empty(self) -> bool {
         self.scopes.is_empty() && self.any_of.is_empty()
     }
 }
 
-/// The requirement of a query, and its audience; `None` if no endpoint matches.
+/// The requirement of a query, and its audience; `None` if no endpoint matches, or no rule of a resource.
 fn requirements<'a>(
     query: &'a Query,
     catalog: &'a Catalog,
 ) -> Result<Option<(Needed<'a>, ResolvedAudience<'a>)>, AudienceError> {
     let named = query.audience.as_ref();
-    Ok(match &query.needs {
+    let found = match &query.needs {
         Requirement::Scopes(scopes) => {
-            let needed = Needed { scopes, any_of: &[], no_scope: false };
-            Some((needed, catalog.resolve_audience(None, named)?))
+            let needed = Needed { scopes, any_of: &[], no_scope: false, owner: None };
+            return Ok(Some((needed, catalog.resolve_audience(None, named)?)));
         }
-        Requirement::Endpoint { method, path } => match catalog.endpoint(method, path) {
-            Some(endpoint) => {
-                let resolved_audience =
-                    catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
-                let needed = Needed {
-                    scopes: &endpoint.scopes,
-                    any_of: &endpoint.any_of,
-                    no_scope: endpoint.needs_no_scope,
-                };
-                Some((needed, resolved_audience))
+        Requirement::Endpoint { method, path } => {
+            catalog.endpoint(method, path).map(|it| (it, None))
+        }
+        Requirement::Template { method, template } => {
+            catalog.endpoint_of_template(method, template).map(|it| (it, None))
+        }
+        Requirement::Resource(asked) => {
+            let needs = catalog.resource_type(&asked.kind).and_then(|kind| kind.needs(asked));
+            needs.map(|needs| (needs.needs, needs.owner))
+        }
+    };
+    Ok(match found {
+        Some((endpoint, owner)) => {
+            let resolved_audience = catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
+            Some((Needed { owner, ..Needed::of(endpoint) }, resolved_audience))
+        }
+        None => {
+            // An unknown endpoint has no audience, but a named audience must exist.
+            if named.is_some() {
+                catalog.resolve_audience(None, named)?;
             }
-            None => {
-                // An unknown endpoint has no audience, but a named audience must exist.
-                if named.is_some() {
-                    catalog.resolve_audience(None, named)?;
-                }
-                None
-            }
-        },
+            None
+        }
     })
 }
 
@@ -299,6 +317,8 @@ struct Evaluator<'a> {
     query: &'a Query,
     facts: Facts<'a>,
     resolved_audience: ResolvedAudience<'a>,
+    /// The owner of the record: the catalog's, else the request's.
+    owner: Option<&'a UserId>,
     /// Why the token is not valid for the call, if so.
     token_fault: Option<Cause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
@@ -313,7 +333,14 @@ impl<'a> Evaluator<'a> {
         let token_fault = token_fault(query, facts, resolved_audience);
         let roles =
             facts.user.map(|user| facts.catalog.role_permissions(&user.roles)).unwrap_or_default();
-        Self { query, facts, resolved_audience, token_fault, token_scopes: OnceCell::new(), roles }
+        let owner = query.owner.as_ref();
+        let token_scopes = OnceCell::new();
+        Self { query, facts, resolved_audience, owner, token_fault, token_scopes, roles }
+    }
+
+    /// The same, of a call whose record has this owner if the catalog knows it.
+    fn with_owner(self, known: Option<&'a UserId>) -> Self {
+        Self { owner: known.or(self.owner), ..self }
     }
 
     /// How far a scope reaches through all applied layers, or the first cause of a denial.
@@ -477,7 +504,7 @@ impl<'a> Evaluator<'a> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
         let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
         match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
-            Reach::Own if self.query.owner.as_ref().is_some_and(|owner| owner != named) => {
+            Reach::Own if self.owner.is_some_and(|owner| owner != named) => {
                 Err(Reason::NotRecordOwner.into())
             }
             reach => Ok(reach),

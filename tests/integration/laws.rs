@@ -20,7 +20,8 @@ use scopegate::policy::credential::{Credential, GrantContext, GrantState};
 use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement, Subject};
+use scopegate::policy::property::Properties;
+use scopegate::policy::query::{Query, Requirement, ResourceAction, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
@@ -1379,7 +1380,8 @@ proptest! {
         };
         let yaml = format!(
             "{PLAIN}\nroles: {{ own: {{ scopes: {{ a: own, top: own }} }}, all: {{ scopes: {{ mid: all, c: all }} }} }}\n\
-             endpoints: [{{ method: GET, path: /x, {needs} }}]"
+             endpoints: [{{ method: GET, path: \"/x/{{id}}\", {needs} }}]\n\
+             resources: {{ x: {{ actions: {{ get: [{{ when: {{ resource.on: true }}, {needs} }}] }} }} }}"
         );
         let mut world = World::new(&yaml, None);
         world.grant(&["a", "mid"]);
@@ -1401,7 +1403,7 @@ proptest! {
         let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
         let token = token.map(Into::into);
         let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
-        let path = RequestPath::parse("/x").expect("a path");
+        let path = RequestPath::parse("/x/7").expect("a path");
         let call = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked.clone() };
         let alone = |name: &str| {
             let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
@@ -1429,5 +1431,94 @@ proptest! {
         let mut seen = BTreeSet::new();
         let each: Vec<_> = all.iter().chain(&any).filter(|name| seen.insert(**name)).collect();
         prop_assert!(explained.iter().eq(each.into_iter()), "{:?}: {}", explained, needs);
+        // A template of the endpoint's shape, and a rule with the same requirement, decide alike.
+        let template = Requirement::route("GET", "/x/{any}").expect("a template");
+        for same in [template, resource_action(r#"{"on": true}"#)] {
+            let same = Query { needs: same, ..call.clone() };
+            prop_assert_eq!(decide(&same, facts), decide(&call, facts), "{:?}", same.needs);
+            prop_assert_eq!(explain(&same, facts), explain(&call, facts), "{:?}", same.needs);
+        }
+        // Where no rule holds, the call is one to an unknown endpoint.
+        let path = RequestPath::parse("/nowhere").expect("a path");
+        let lost = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..call.clone() };
+        for none in [r#"{"on": false}"#, r#"{"on": "true"}"#, r#"{"on": null}"#, "{}"] {
+            let none = Query { needs: resource_action(none), ..call.clone() };
+            prop_assert_eq!(decide(&none, facts), decide(&lost, facts), "{:?}", none.needs);
+            prop_assert_eq!(explain(&none, facts), explain(&lost, facts), "{:?}", none.needs);
+        }
     }
+}
+
+/// The action `get` on a resource of the type `x` with these properties.
+fn resource_action(properties: &str) -> Requirement {
+    Requirement::Resource(Box::new(ResourceAction {
+        kind: "x".into(),
+        id: "7".into(),
+        action: "get".into(),
+        resource: Properties::parse(properties).expect("an object"),
+        action_properties: Properties::default(),
+    }))
+}
+
+/// `GET /x` and the action `get` on a resource of the type `x`, which lists two resources.
+const LISTED: &str = "audiences: { p: , q: { user: required } }
+scopes: { a: , b: { audiences: [q] } }
+roles: { own: { scopes: { b: own } } }
+resources:
+  x:
+    audience: q
+    actions: { get: [{ scopes: [b] }] }
+    known: { 7: { owner_id: ada }, 8: { owner_id: bob }, 9: }
+";
+
+#[test]
+fn d17_the_owner_that_the_catalog_lists_counts_whatever_the_request_says() {
+    let mut world = World::new(LISTED, None);
+    world.grant(&["b"]);
+    let known = user(&["own"]);
+    let facts = Facts { user: Some(&known), ..world.facts() };
+    let bob = UserId::parse("bob").expect("an id");
+    let ask = |id: &str, owner: Option<UserId>| {
+        let Requirement::Resource(mut asked) = resource_action("{}") else { unreachable!() };
+        asked.id = id.into();
+        let needs = Requirement::Resource(asked);
+        let owned = needs.known_owner(&world.catalog).map(ToString::to_string);
+        let query = Query { needs, owner, user: Some(ada()), ..query(&[], None) };
+        let reason = match decide(&query, facts).expect("the audience of the type") {
+            Verdict::Allowed { reach } => Ok(reach),
+            Verdict::Denied { reason, .. } => Err(reason),
+        };
+        (reason, owned)
+    };
+    for said in [None, Some(ada()), Some(bob.clone())] {
+        assert_eq!(ask("7", said.clone()), (Ok(Reach::Own), Some("ada".to_owned())));
+        assert_eq!(ask("8", said), (Err(Reason::NotRecordOwner), Some("bob".to_owned())));
+    }
+    assert_eq!(ask("9", Some(bob)), (Err(Reason::NotRecordOwner), None));
+    assert_eq!(ask("9", None), (Ok(Reach::Own), None));
+    assert_eq!(ask("10", None), (Err(Reason::EndpointUnknown), None));
+}
+
+#[test]
+fn d16_a_resource_is_of_the_audience_of_its_type() {
+    let mut world = World::new(LISTED, None);
+    world.grant(&["b"]);
+    let ask = |needs: Requirement, audience| {
+        let query = Query { needs, ..query(&[], audience) };
+        match decide(&query, world.facts()) {
+            Err(_) => None,
+            Ok(Verdict::Allowed { .. }) => Some(None),
+            Ok(Verdict::Denied { reason, .. }) => Some(Some(reason)),
+        }
+    };
+    let listed = || resource_action("{}");
+    for audience in [None, Some("q")] {
+        assert_eq!(ask(listed(), audience), Some(Some(Reason::UserRequired)));
+    }
+    assert_eq!(ask(listed(), Some("p")), None, "another audience than the type's");
+    assert_eq!(ask(listed(), Some("moon")), None);
+    let unknown = Requirement::Resource(Box::default());
+    assert_eq!(ask(unknown.clone(), None), Some(Some(Reason::EndpointUnknown)));
+    assert_eq!(ask(unknown.clone(), Some("p")), Some(Some(Reason::EndpointUnknown)));
+    assert_eq!(ask(unknown, Some("moon")), None);
 }
