@@ -227,6 +227,32 @@ mod tests {
         );
     }
 
+    #[test]
+    fn envoys_check_is_treated_as_a_check() {
+        let check = proto::CheckRequest::OPERATION;
+        let as_check = Operation { path: check.path, index: check.index, ..ENVOY_CHECK };
+        assert_eq!(&as_check, check);
+        assert!(operation(ENVOY_CHECK.path).is_some_and(is_method_of::<envoy::CheckRequest>));
+        assert_eq!(OPERATIONS.iter().filter(|other| other.index == ENVOY_CHECK.index).count(), 0);
+        let naming = |companies: &[&str]| {
+            let setting = |(key, value): (&str, &str)| {
+                let (key, value) = (key.to_owned(), value.to_owned());
+                envoy::attribute_context::ContextExtensionsEntry { key, value }
+            };
+            let settings = companies.iter().map(|company| ("company_id", *company));
+            let settings = settings.chain([("credential_id", "hr")]).map(setting).collect();
+            let attributes =
+                envoy::AttributeContext { context_extensions: settings, ..Default::default() };
+            envoy::CheckRequest { attributes: Some(attributes) }
+        };
+        assert_eq!(envoy::CheckRequest::default().companies(), Companies::None);
+        assert_eq!(naming(&[]).companies(), Companies::None);
+        assert_eq!(naming(&["acme"]).companies(), Companies::One("acme"));
+        assert_eq!(naming(&[""]).companies(), Companies::One(""));
+        let all = naming(&["acme", "other", "acme"]);
+        assert_eq!(all.companies(), Companies::Each(vec!["acme", "other", "acme"]));
+    }
+
     /// Every method of the contract: its path, and whether its request has the fields of a change.
     fn methods() -> Vec<(String, bool)> {
         let all = FileDescriptorSet::decode(proto::DESCRIPTORS).expect("descriptors");

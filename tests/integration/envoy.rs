@@ -840,7 +840,7 @@ async fn gateway_decides_as_check_does() {
                         method: (*method).to_owned(),
                         path: (*path).to_owned(),
                     });
-                    let accepts = (n + company.len() + credential.len()) % 2 == 0;
+                    let accepts = (n + audience.len()) % 2 == 0;
                     let mut settings = vec![];
                     if accepts {
                         settings.push(("accept_reach", "OWN"));
