@@ -125,7 +125,7 @@ async fn secret(client: &Client, company: &str) -> String {
     client.directory.clone().create_secret(request).await.expect("made").into_inner().secret
 }
 
-async fn gateway(server: &Server, key: Option<&str>) -> AuthorizationClient<Wire> {
+pub async fn gateway(server: &Server, key: Option<&str>) -> AuthorizationClient<Wire> {
     let channel = Channel::from_shared(server.url()).expect("a URL");
     let channel = channel.connect().await.expect("a connection");
     let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
@@ -137,7 +137,7 @@ fn basic(name: &str, secret: &str) -> String {
 }
 
 /// The request of a client, as Envoy sends it.
-fn request(
+pub fn request(
     method: &str,
     path: &str,
     headers: &[(&str, &str)],
