@@ -48,68 +48,55 @@ impl Route {
         settings: impl IntoIterator<Item = (&'a str, &'a str)>,
         auds: Auds<'_>,
     ) -> Result<Self, InvalidRequest> {
-        const COMPANY: u8 = 1;
-        const CREDENTIAL: u8 = 2;
-        const AUDIENCE: u8 = 4;
-        const SCOPES: u8 = 8;
-        const REACH: u8 = 16;
-        const FORWARD: u8 = 32;
         let mut fields = FieldValidator::default();
         fields.prefix = FieldPrefix::Route;
-        let (mut route, mut seen) = (Self::default(), 0);
+        let (mut route, mut seen) = (Self::default(), Vec::new());
         for (name, value) in settings {
-            let bit = match name {
-                "company_id" => {
-                    route.company = fields.company(value.to_owned());
-                    COMPANY
-                }
-                "credential_id" => {
-                    route.credential = fields.credential(value.to_owned());
-                    CREDENTIAL
-                }
-                "audience" => {
-                    if value.is_empty() {
-                        fields.wrong(name, "must not be empty: leave it out");
-                    }
-                    route.audience = fields.audience(value, auds);
-                    AUDIENCE
-                }
-                "scopes" => {
-                    let scopes = value.split(' ').filter(|scope| !scope.is_empty());
-                    let scopes = fields.scopes_once(name, scopes.map(str::to_owned).collect());
-                    if scopes.is_empty() {
-                        fields.wrong(name, "must have at least one scope");
-                    }
-                    route.scopes = Some(scopes);
-                    SCOPES
-                }
-                "accept_reach" => {
-                    if value != "OWN" {
-                        fields.wrong(name, "must be `OWN`, or be left out");
-                    }
-                    route.least = Reach::Own;
-                    REACH
-                }
-                "forward_authorization" => {
-                    if value != "true" {
-                        fields.wrong(name, "must be `true`, or be left out");
-                    }
-                    route.forwards_authorization = true;
-                    FORWARD
-                }
-                other => {
-                    let known = "must be one of `company_id`, `credential_id`, `audience`, `scopes`, \
-                                 `accept_reach` and `forward_authorization`";
-                    fields.wrong(text::quoted(other, MAX_QUOTED), known);
-                    0
-                }
-            };
-            if seen & bit != 0 {
-                fields.wrong(name, "is there twice");
+            if seen.contains(&name) {
+                fields.wrong(text::quoted(name, MAX_QUOTED), "is there twice");
             }
-            seen |= bit;
+            seen.push(name);
+            route.set(name, value, &mut fields, auds);
         }
         fields.finish(Some(route))
+    }
+
+    fn set(&mut self, name: &str, value: &str, fields: &mut FieldValidator, auds: Auds<'_>) {
+        match name {
+            "company_id" => self.company = fields.company(value.to_owned()),
+            "credential_id" => self.credential = fields.credential(value.to_owned()),
+            "audience" => {
+                if value.is_empty() {
+                    fields.wrong(name, "must not be empty: leave it out");
+                }
+                self.audience = fields.audience(value, auds);
+            }
+            "scopes" => {
+                let scopes = value.split(' ').filter(|scope| !scope.is_empty());
+                let scopes = fields.scopes_once(name, scopes.map(str::to_owned).collect());
+                if scopes.is_empty() {
+                    fields.wrong(name, "must have at least one scope");
+                }
+                self.scopes = Some(scopes);
+            }
+            "accept_reach" => {
+                if value != "OWN" {
+                    fields.wrong(name, "must be `OWN`, or be left out");
+                }
+                self.least = Reach::Own;
+            }
+            "forward_authorization" => {
+                if value != "true" {
+                    fields.wrong(name, "must be `true`, or be left out");
+                }
+                self.forwards_authorization = true;
+            }
+            other => {
+                let known = "must be one of `company_id`, `credential_id`, `audience`, `scopes`, \
+                             `accept_reach` and `forward_authorization`";
+                fields.wrong(text::quoted(other, MAX_QUOTED), known);
+            }
+        }
     }
 }
 

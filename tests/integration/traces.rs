@@ -819,8 +819,8 @@ async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metri
             let asked = envoy::request("GET", path, &sent, settings);
             errors += &format!("{:?}", gateway.check(asked).await.expect("an answer"));
         }
-        let malformed = envoy::request("GET", "/users", &sent, &[("company_id", "a b")]);
-        errors += &format!("{:?}", gateway.check(malformed).await.expect_err("malformed"));
+        let misconfigured = envoy::request("GET", "/users", &sent, &[("company_id", "a b")]);
+        errors += &format!("{:?}", gateway.check(misconfigured).await.expect_err("malformed"));
         for request in [check, named] {
             errors += &format!("{:?}", client.ask(request).await.expect("an answer"));
         }
