@@ -17,7 +17,9 @@ use scopegate::policy::ceiling::RemovedEntry;
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantContext, GrantState};
-use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
+use scopegate::policy::decision::{
+    Facts, Layer, Verdict, decide, decide_for_gateway, effective, explain,
+};
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
 use scopegate::policy::property::Properties;
@@ -476,6 +478,43 @@ fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
     // A catalog without audiences has one without a name; any that is named is unknown.
     let plain = World::new(PLAIN, None);
     assert!(decide(&query(&["a"], Some("public")), plain.facts()).is_err());
+}
+
+#[test]
+fn d16_an_endpoint_of_another_audience_is_none_of_a_gateways() {
+    let mut world = World::new(LEARN_AMP, None);
+    world.grant(&["api/all"]);
+    let ask = |path: &str, audience: Option<&str>, subject: Option<Subject>| {
+        let path = RequestPath::parse(path).expect("a path");
+        let needs = Requirement::Endpoint { method: "GET".into(), path };
+        let mut asked = Query { needs, ..query(&[], audience) };
+        asked.subject = subject.unwrap_or(asked.subject);
+        decide_for_gateway(&asked, world.facts(), Reach::All)
+    };
+    let reason = |decided: Result<Verdict, _>| match decided {
+        Ok(Verdict::Denied { reason, .. }) => Some(reason),
+        Ok(Verdict::Allowed { .. }) => None,
+        Err(_) => panic!("an error"),
+    };
+    assert_eq!(reason(ask("/v1/users", None, None)), None);
+    assert_eq!(reason(ask("/v1/users", Some("public"), None)), None);
+    let other = ask("/v1/users", Some("webhooks"), None);
+    assert_eq!(reason(other), Some(Reason::EndpointUnknown));
+    assert_eq!(reason(ask("/nowhere", None, None)), Some(Reason::EndpointUnknown));
+    // A client that did not prove who it is does not learn which of these there are.
+    for path in ["/v1/users", "/nowhere"] {
+        for audience in [None, Some("public"), Some("webhooks")] {
+            let unproven = Subject::Unproven(Reason::TokenUnverifiable.into());
+            let decided = ask(path, audience, Some(unproven));
+            assert_eq!(reason(decided), Some(Reason::TokenUnverifiable), "{path} {audience:?}");
+        }
+    }
+    // What the gateway itself names must exist, whatever a client asks for.
+    for path in ["/v1/users", "/nowhere"] {
+        assert!(ask(path, Some("moon"), None).is_err());
+    }
+    let scopes = decide_for_gateway(&query(&["api/read"], None), world.facts(), Reach::All);
+    assert!(scopes.is_err(), "which of two?");
 }
 
 #[test]
@@ -1392,6 +1431,7 @@ proptest! {
             2 => world.credential.expires_at = Some(at(0)),
             _ => {}
         }
+        let fault = bearer.as_ref().map(|(_, fault)| *fault);
         let token = bearer.map(|(scopes, fault)| Token {
             audience: if fault == 1 { "other".into() } else { "".into() },
             issued_at: None,
@@ -1446,6 +1486,37 @@ proptest! {
             prop_assert_eq!(decide(&none, facts), decide(&lost, facts), "{:?}", none.needs);
             prop_assert_eq!(explain(&none, facts), explain(&lost, facts), "{:?}", none.needs);
         }
+
+        // A gateway decides the same, but that it may want every record.
+        let for_gateway = |query: &Query, least| {
+            decide_for_gateway(query, facts, least).expect("an audience")
+        };
+        prop_assert_eq!(for_gateway(&call, Reach::Own), decide(&call, facts).expect("an audience"));
+        let of_all_records = |name: &str| match alone(name) {
+            Ok(Reach::Own) => Err(Reason::NotRecordOwner),
+            other => other,
+        };
+        let found = match for_gateway(&call, Reach::All) {
+            Verdict::Allowed { reach } => Ok(reach),
+            Verdict::Denied { reason, missing, .. } => Err((reason, strings(&missing))),
+        };
+        let expected = match all.is_empty() && any.is_empty() {
+            true => expected,
+            false => by_single_scopes(&all, &any, of_all_records),
+        };
+        prop_assert_eq!(found, expected, "{}", needs);
+        // Of an endpoint that does not exist, a client learns only if its token is good.
+        let path = RequestPath::parse("/nowhere").expect("a path");
+        let nowhere = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked };
+        let Verdict::Denied { reason, .. } = for_gateway(&nowhere, Reach::Own) else {
+            panic!("an allow of nothing")
+        };
+        let expected = match fault {
+            Some(1) => Reason::TokenAudienceMismatch,
+            Some(2) => Reason::TokenExpired,
+            _ => Reason::EndpointUnknown,
+        };
+        prop_assert_eq!(reason, expected);
     }
 }
 
