@@ -504,10 +504,12 @@ impl<'a> Evaluator<'a> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
         let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
         match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
-            Reach::Own if self.owner.is_some_and(|owner| owner != named) => {
-                Err(Reason::NotRecordOwner.into())
-            }
-            reach => Ok(reach),
+            Reach::Own => match self.owner {
+                Some(owner) if owner == named => Ok(Reach::Own),
+                None if !self.query.denies_own => Ok(Reach::Own),
+                _ => Err(Reason::NotRecordOwner.into()),
+            },
+            Reach::All => Ok(Reach::All),
         }
     }
 }

@@ -191,6 +191,7 @@ fn query(names: &[&str], audience: Option<&str>) -> Query {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     }
 }
 
