@@ -12,6 +12,7 @@ mod demo;
 pub mod detachment;
 pub mod etcd_args;
 mod first_key_file;
+mod http_url;
 pub mod initialisation;
 mod listen_address;
 mod memory_share;
@@ -24,6 +25,7 @@ mod signals;
 mod snapshot_tests;
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -192,7 +194,7 @@ async fn serve(
         }
     };
     let requires_keys = authority.requires_keys();
-    if !args.listen.ip().is_loopback() && !requires_keys {
+    if exposed_address(args).is_some() && !requires_keys {
         tracing::warn!(
             "callers are not authenticated: every client that reaches this address can change everything"
         );
@@ -207,7 +209,8 @@ async fn serve(
     let (data_dir, revision) = (args.data_dir.display(), authority.published());
     let callers = if requires_keys { "by key" } else { "not authenticated" };
     let oauth_address = listener.oauth_address.map(tracing::field::display);
-    tracing::info!(address = %listener.address, oauth_address, %data_dir, %revision, callers, "serving");
+    let http_address = listener.http_address.map(tracing::field::display);
+    tracing::info!(address = %listener.address, oauth_address, http_address, %data_dir, %revision, callers, "serving");
     if args.demo {
         // Standard output may be blocked or closed, so a separate thread writes to it.
         let lines = demo::lines(listener.address, args.tls_cert.is_some());
@@ -373,8 +376,8 @@ async fn prepare(
     args: &ServeArgs,
 ) -> Result<bool, StartupError> {
     let is_open_to_all = !args.allow_unauthenticated && !authority.requires_keys();
-    if !args.listen.ip().is_loopback() && is_open_to_all {
-        return Err(open_to_all(args));
+    if let (Some(exposed), true) = (exposed_address(args), is_open_to_all) {
+        return Err(open_to_all(args, exposed));
     }
     let rejected = apply_catalog(authority, catalog, args).await?;
     let in_force = authority.internal_session(SERVE).catalog().await.map_err(startup_error)?;
@@ -392,14 +395,20 @@ async fn prepare(
     Ok(rejected)
 }
 
+/// The flag and the address for callers that is not a loopback address, if there is one.
+fn exposed_address(args: &ServeArgs) -> Option<(&'static str, SocketAddr)> {
+    let http = args.http.map(|address| ("--http", address));
+    let mut all = [("--listen", args.listen)].into_iter().chain(http);
+    all.find(|(_, address)| !address.ip().is_loopback())
+}
+
 /// The error for an address that others reach, when no key exists and the operator has not allowed
 /// callers without one.
-fn open_to_all(args: &ServeArgs) -> StartupError {
+fn open_to_all(args: &ServeArgs, (flag, address): (&str, SocketAddr)) -> StartupError {
     StartupError::Config(format!(
-        "--listen {} is not a loopback address and there is no key yet, so every client that \
+        "{flag} {address} is not a loopback address and there is no key yet, so every client that \
          reaches it could change everything: make the first key with `scopegate keys bootstrap --data-dir {}`, \
          listen on 127.0.0.1, or give --allow-unauthenticated",
-        args.listen,
         args.data_dir.display()
     ))
 }
@@ -410,8 +419,9 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens. A new replica gets the store
     // of its cluster.
     let exists = args.replica.is_replica() || Store::exists(&args.data_dir);
-    if !args.listen.ip().is_loopback() && !args.allow_unauthenticated && !exists {
-        return Err(open_to_all(args));
+    let needs_key = !args.allow_unauthenticated && !exists;
+    if let (Some(exposed), true) = (exposed_address(args), needs_key) {
+        return Err(open_to_all(args, exposed));
     }
     if args.demo {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));
