@@ -1,5 +1,6 @@
 //! An issuer's server of keys, whose answers the test scripts.
 
+use super::hang;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,7 +101,7 @@ impl JwksServer {
         let ended = Arc::new(AtomicBool::new(false));
         let (own_answer, own_requests) = (Arc::clone(&answer), Arc::clone(&requests));
         let own_ended = Arc::clone(&ended);
-        let accepting = std::thread::spawn(move || {
+        let accepting = hang::background(move || {
             for connection in listener.incoming() {
                 if own_ended.load(Ordering::SeqCst) {
                     return;
@@ -109,7 +110,7 @@ impl JwksServer {
                 let (answer, tls) = (own_answer.lock().expect("it").clone(), tls.clone());
                 let requests = Arc::clone(&own_requests);
                 // A client may break off at any time.
-                std::thread::spawn(move || serve(connection, tls, answer, &requests).ok());
+                hang::background(move || serve(connection, tls, answer, &requests).ok());
             }
         });
         Self { address, answer, requests, ended, accepting: Some(accepting) }

@@ -144,7 +144,7 @@ impl Server {
         let kept = Arc::clone(&lines);
         let http = Arc::<OnceLock<String>>::default();
         let kept_http = Arc::clone(&http);
-        let reader = std::thread::spawn(move || {
+        let reader = hang::background(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 kept.lock().expect("a log").push(line);

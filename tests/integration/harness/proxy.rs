@@ -1,5 +1,6 @@
 //! A TCP proxy that loses, holds or delays what passes through it.
 
+use super::hang;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -47,7 +48,7 @@ impl Proxy {
         let listener = TcpListener::bind(&address).expect("a port");
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
-        std::thread::spawn(move || {
+        hang::background(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 of_thread.accept(client, &server);
             }
@@ -133,7 +134,7 @@ impl Shared {
             [(client, server, Way::Requests), (server_copy, client_copy, Way::Answers)]
         {
             let shared = Arc::clone(self);
-            std::thread::spawn(move || shared.copy(from, to, way));
+            hang::background(move || shared.copy(from, to, way));
         }
     }
 
