@@ -253,14 +253,16 @@ impl Writer {
                 match committed {
                     EntryOutcome::Committed(sessions) => listed = Some(sessions),
                     EntryOutcome::Behind(entries) => {
-                        match self.follow(entries, observer)? {
+                        match self.follow_if_room(entries, observer)? {
                             Ok(_) => {
                                 proposals =
                                     decided.into_iter().filter_map(Decided::again).collect();
                                 continue;
                             }
                             Err(error) => {
-                                if let Some(log) = &self.log {
+                                if !matches!(error, LogError::Store(StoreError::Full))
+                                    && let Some(log) = &self.log
+                                {
                                     log.failed(error);
                                 }
                                 Self::reject(decided, &StoreError::CutOff);
@@ -502,16 +504,26 @@ impl Writer {
         }
         batch.ended_feeds.iter().for_each(|feed| self.state.feeds.end(feed, end));
         for (entries, reply) in batch.followed {
-            let bytes = || entries.iter().map(|(entry, _)| entry.encode().len() as u64).sum();
-            let followed = match self.disk_space.admits_entries(bytes) {
-                true => self.follow(entries, observer)?,
-                // No change waits for a replica whose session has ended. It applies them when there is
-                // space again.
-                false => Err(StoreError::Full.into()),
-            };
-            reply.send(followed).ok();
+            reply.send(self.follow_if_room(entries, observer)?).ok();
         }
         Ok(())
+    }
+
+    /// Applies entries of the log, if the disk has room for them. If not, it fails with
+    /// [`StoreError::Full`], and the session of the replica ends. No change waits for a replica without a
+    /// session. It applies the entries when there is space again.
+    fn follow_if_room(
+        &mut self,
+        entries: Vec<(Entry, Hash)>,
+        observer: &dyn CommitObserver,
+    ) -> Result<Result<LogPosition, LogError>, StoreError> {
+        // The log may have been asked for long since the last measurement.
+        self.disk_space.measure();
+        let bytes = || entries.iter().map(|(entry, _)| entry.encode().len() as u64).sum();
+        match self.disk_space.admits_entries(bytes) {
+            true => self.follow(entries, observer),
+            false => Ok(Err(StoreError::Full.into())),
+        }
     }
 
     /// Applies entries of the log as one batch, if they follow the last one. They raise neither the

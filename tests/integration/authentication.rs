@@ -195,7 +195,7 @@ pub async fn reflected(url: &str, key: &str) -> Vec<Call> {
 }
 
 pub async fn wire(url: &str, key: Option<&str>) -> InterceptedService<Channel, BearerInterceptor> {
-    let channel = Channel::from_shared(url.to_owned()).expect("a URL").connect().await.expect("up");
+    let channel = harness::endpoint(url).connect().await.expect("up");
     let key = key.map(|key| format!("Bearer {key}").parse().expect("a header"));
     InterceptedService::new(channel, BearerInterceptor(key))
 }
@@ -964,7 +964,7 @@ async fn a_server_that_will_refuse_to_start_answers_no_call_before() {
         if let Some(status) = child.try_wait().expect("a child") {
             break status;
         }
-        let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+        let endpoint = harness::endpoint(&format!("http://{address}"));
         let endpoint = endpoint.timeout(std::time::Duration::from_millis(500));
         let Ok(channel) = endpoint.connect().await else { continue };
         let wire = InterceptedService::new(channel, BearerInterceptor(None));

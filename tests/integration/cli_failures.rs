@@ -628,7 +628,7 @@ const READ: [&str; 7] =
 async fn deceptive_characters_are_refused_in_every_text_field() {
     let data = dir();
     let server = demo(data.path());
-    let channel = tonic::transport::Channel::from_shared(server.url()).expect("a URL");
+    let channel = harness::endpoint(&server.url());
     let channel = channel.connect().await.expect("a connection");
     let pool = prost_reflect::DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
     let mut asked = 0;

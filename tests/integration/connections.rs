@@ -476,7 +476,7 @@ impl Endless {
 }
 
 async fn connected(server: &Server) -> Channel {
-    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = crate::harness::endpoint(&server.url());
     channel.connect().await.expect("connected")
 }
 
@@ -548,7 +548,7 @@ async fn streams_do_not_hold_up_a_drain() {
             break behind.split(' ').next().expect("an address").to_owned();
         }
     };
-    let channel = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    let channel = crate::harness::endpoint(&format!("http://{address}"));
     let all = Endless::begin(&channel.connect().await.expect("connected"), true).await;
     all.have_begun(&metrics).await;
     let pid = child.id().to_string();

@@ -73,7 +73,7 @@ impl Replica {
             runtime.block_on(run_under_lease(args, of_server)).expect("it serves");
         });
         let url = format!("http://{address}");
-        let endpoint = Channel::from_shared(url.clone()).expect("a URL");
+        let endpoint = crate::harness::endpoint(&url);
         let channel = loop {
             match endpoint.connect().await {
                 Ok(channel) => break channel,

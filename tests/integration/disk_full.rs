@@ -564,17 +564,22 @@ fn exhaust(disk: &Path) {
     full.expect_err("the disk is full");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_without_disk_space_answers_nothing_and_holds_nobody_up() {
-    let Some(disk) = Disk::of(128) else { return };
-    let lease = Duration::from_secs(3);
-    let Some(mut cluster) = Cluster::start(1, &[], 1, lease).await else { return };
+/// Two replicas. The second has a disk of its own.
+async fn cluster_with_a_small_disk() -> Option<(Disk, Cluster, usize)> {
+    let disk = Disk::of(128)?;
+    let mut cluster = Cluster::start(1, &[], 1, Duration::from_secs(3)).await?;
     let full = cluster.add();
     let store = disk.path.join("store");
     fs::create_dir(&store).expect("made");
     cluster.replicas[full].dir = store;
     cluster.launch(full);
     cluster.until_serving(full).await;
+    Some((disk, cluster, full))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_without_disk_space_answers_nothing_and_holds_nobody_up() {
+    let Some((disk, mut cluster, full)) = cluster_with_a_small_disk().await else { return };
     let (first, second) = (cluster.client(0), cluster.client(full));
     first.create_company("acme", None).await;
     first.create_credential("acme", "hr", &["a", "b"]).await;
@@ -604,4 +609,45 @@ async fn a_replica_without_disk_space_answers_nothing_and_holds_nobody_up() {
     fs::remove_file(disk.path.join("ballast")).expect("removed");
     cluster.until_serving(full).await;
     assert_eq!(second.reason("acme", "hr", &["b"]).await, Reason::ScopeNotInCompany);
+}
+
+/// The disk fills up while a replica waits for its change to be committed. Another replica's entry came
+/// first: it is not applied, the change is not committed, and the process goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_came_first_is_not_applied_without_disk_space() {
+    let Some((disk, mut cluster, full)) = cluster_with_a_small_disk().await else { return };
+    let (first, second) = (cluster.client(0), cluster.client(full));
+    first.create_company("acme", None).await;
+    first.create_credential("acme", "hr", &["a", "b"]).await;
+    assert_eq!(second.reason("acme", "hr", &["b"]).await, Reason::Allowed);
+    fill(&disk.path, 0);
+    cluster.hold(full);
+    let revoked = tokio::spawn({
+        let mut authorization = second.authorization.clone();
+        let request = RevokeScopesRequest {
+            company_id: "acme".to_owned(),
+            credential_id: "hr".to_owned(),
+            scopes: owned(&["a"]),
+            ..Default::default()
+        };
+        async move { authorization.revoke_scopes(request).await }
+    });
+    // It waits for the session of the other one to end. The entry is larger than what sled has in hand.
+    let yaml = format!("scopes: {{ a: , b: }}\n#{}", "-".repeat(1 << 20));
+    let request = ApplyCatalogRequest { yaml, ..Default::default() };
+    first.catalog.clone().apply_catalog(request).await.expect("applied");
+    first.restrict("acme", &["b"]).await;
+    let server = cluster.replicas[full].server();
+    server.pause();
+    exhaust(&disk.path);
+    server.signal("CONT");
+    cluster.mend(full);
+    let status = revoked.await.expect("asked").expect_err("not committed");
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let server = cluster.replicas[full].server();
+    assert!(server.is_running(), "{:#?}", server.log());
+    fs::remove_file(disk.path.join("ballast")).expect("removed");
+    cluster.until_serving(full).await;
+    assert_eq!(second.reason("acme", "hr", &["b"]).await, Reason::ScopeNotInCompany);
+    assert_eq!(second.reason("acme", "hr", &["a"]).await, Reason::Allowed, "{status:?}");
 }

@@ -44,7 +44,7 @@ fn start(dir: &Path, args: &[&str]) -> Server {
 }
 
 async fn connect(server: &Server) -> Channel {
-    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = harness::endpoint(&server.url());
     channel.connect().await.expect("a connection")
 }
 

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use prost::Message;
 use scopegate::proto::*;
 use tokio::task::JoinSet;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::ErrorDetails;
 
@@ -418,7 +417,7 @@ async fn lists_are_counted_before_they_are_decoded() {
     let (server, operator) = start(dir.path(), &[]).await;
     let key = new_key(&operator, Role::Operator).await;
     let before = peak(&server);
-    let channel = Channel::from_shared(server.url()).expect("a URL").connect().await.expect("up");
+    let channel = harness::endpoint(&server.url()).connect().await.expect("up");
     let many = 2_000_000;
     let token = nested(6, &empty_items(2, many));
     let authorization = |method| format!("/scopegate.v1.AuthorizationService/{method}");

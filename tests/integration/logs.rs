@@ -164,7 +164,7 @@ fn write_private(path: &Path, text: &str) {
 
 async fn tls_channel(address: &str, cert: &str) -> Channel {
     let port = address.rsplit(':').next().expect("a port");
-    let endpoint = Channel::from_shared(format!("https://localhost:{port}")).expect("a URL");
+    let endpoint = harness::endpoint(&format!("https://localhost:{port}"));
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(cert));
     let patience = Instant::now() + WAIT_LIMIT;
     loop {
@@ -661,7 +661,7 @@ async fn clients_without_a_good_certificate_are_logged() {
         if let Some(shown) = shown {
             tls = tls.identity(shown);
         }
-        let endpoint = Channel::from_shared(format!("https://localhost:{port}")).expect("a URL");
+        let endpoint = harness::endpoint(&format!("https://localhost:{port}"));
         if let Ok(channel) = endpoint.tls_config(tls).expect("TLS").connect().await {
             // The client may take the handshake for done before it is refused.
             Client::over(channel).ask(scopes_of("a", "b", &["c:d"])).await.expect_err("refused");

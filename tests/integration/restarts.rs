@@ -3,16 +3,14 @@
 //! cluster does, sees no failure; who does not is only ever told that nobody is there.
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness;
-use crate::harness::{Client, Server, owned, scopes_of};
+use crate::harness::{Client, Server, free_address, owned, scopes_of};
 use scopegate::proto::*;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -21,22 +19,17 @@ use tonic_health::pb::health_client::HealthClient;
 /// Clients that change something and look whether it is so.
 const WRITERS: usize = 4;
 
+/// How long anything may take that must happen: far longer than it takes.
+const WAIT_LIMIT: Duration = Duration::from_secs(120);
+
 /// How often to restart.
 fn restarts() -> usize {
     std::env::var("SCOPEGATE_RESTARTS").ok().and_then(|n| n.parse().ok()).unwrap_or(5)
 }
 
-/// A port that is free, and that nobody is given by chance while the server is away: those are
-/// taken from above.
-fn free_port() -> u16 {
-    let start = 10_000 + u16::try_from(std::process::id() % 20_000).expect("small");
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    (start..32_000).find(free).expect("a free port")
-}
-
 /// A client of whoever answers there.
 fn client(address: &str) -> Client {
-    let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+    let endpoint = harness::endpoint(&format!("http://{address}"));
     Client::over(endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy())
 }
 
@@ -46,16 +39,21 @@ fn is_nobody(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }
 
+/// The outcome of a call. One that has none fails the test, and does not hang it.
+async fn ended<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    tokio::time::timeout(WAIT_LIMIT, call).await.expect("a call has neither an answer nor an error")
+}
+
 /// Calls until somebody answers.
 async fn retrying<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> T {
     let begun = Instant::now();
     loop {
-        match call().await {
+        match ended(call()).await {
             Ok(answer) => return answer,
             Err(status) => {
                 assert!(is_nobody(&status), "{status:?}");
                 // So that a server that does not come back fails the test, and does not hang it.
-                assert!(begun.elapsed() < Duration::from_secs(120), "nobody came back: {status:?}");
+                assert!(begun.elapsed() < WAIT_LIMIT, "nobody came back: {status:?}");
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
@@ -99,7 +97,7 @@ impl Drill {
             let answer = if retries {
                 ask(&client, &request).await
             } else {
-                match client.ask(request).await {
+                match ended(client.ask(request)).await {
                     Ok(answer) => answer,
                     Err(status) => {
                         assert!(is_nobody(&status), "{status:?}");
@@ -184,7 +182,7 @@ fn start(dir: &Path, address: &str) -> Server {
 async fn client_that_retries_sees_no_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let drill = Drill {
-        address: format!("127.0.0.1:{}", free_port()),
+        address: free_address(),
         over: Arc::default(),
         answered: Arc::default(),
         unanswered: Arc::default(),
@@ -203,9 +201,12 @@ async fn client_that_retries_sees_no_restart() {
         (0..WRITERS).map(|writer| tokio::spawn(drill.clone().write(writer))).collect();
     for _ in 0..restarts() {
         // Each server has work under way when it is asked to end.
-        let before = drill.answered.load(Ordering::Relaxed);
+        let (before, begun) = (drill.answered.load(Ordering::Relaxed), Instant::now());
         while drill.answered.load(Ordering::Relaxed) < before + 200 {
             assert!(!askers.iter().any(|asker| asker.is_finished()), "an asker failed");
+            assert!(!writers.iter().any(|writer| writer.is_finished()), "a writer failed");
+            let counts = [&drill.answered, &drill.unanswered].map(|n| n.load(Ordering::Relaxed));
+            assert!(begun.elapsed() < 2 * WAIT_LIMIT, "too few answers: {before}, {counts:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let code = tokio::task::spawn_blocking(|| server.terminate()).await.expect("ended").code();
@@ -247,7 +248,7 @@ async fn client_that_retries_sees_no_restart() {
 async fn health_reports_a_drain_before_it_begins_and_does_not_delay_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path(), &["--demo"]);
-    let channel = Channel::from_shared(server.url()).expect("a URL").connect().await;
+    let channel = harness::endpoint(&server.url()).connect().await;
     let mut health = HealthClient::new(channel.expect("a connection"));
     let watched = health.watch(HealthCheckRequest::default()).await.expect("watched");
     let mut watched = watched.into_inner();

@@ -7,7 +7,6 @@ use crate::harness::{Client, Server, refused, scopes_of};
 use scopegate::proto::*;
 use tokio::task::JoinSet;
 use tonic::Code;
-use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -29,7 +28,7 @@ async fn calls_above_the_bound_are_refused_at_once_and_health_is_answered() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--max-in-flight", "4"]);
     let client = server.client().await;
-    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = harness::endpoint(&server.url());
     let mut health = HealthClient::new(channel.connect().await.expect("a connection"));
     // Twice as many as may be under way: the first that is refused says that there is no room.
     let mut waiting: JoinSet<_> = (0..8).map(|_| wait(client.clone())).collect();
@@ -84,7 +83,7 @@ async fn an_old_connection_gets_goaway() {
 async fn unfinished_health_probes_take_no_capacity_from_calls() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--max-in-flight", "4"]);
-    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = harness::endpoint(&server.url());
     let channel = channel.connect().await.expect("a connection");
     let mut open = JoinSet::new();
     for _ in 0..8 {

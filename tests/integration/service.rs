@@ -6,7 +6,6 @@ use crate::harness::{Client, Server, endpoint_of, fields, owned, refused, scopeg
 use prost_types::FieldMask;
 use scopegate::proto::*;
 use tonic::Code;
-use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -595,7 +594,7 @@ async fn seventy_thousand_scopes_are_a_catalog_like_any_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn health_and_signals() {
     let Served { server, client, _dir } = served().await;
-    let channel = Channel::from_shared(server.url()).expect("a URL").connect().await.expect("up");
+    let channel = crate::harness::endpoint(&server.url()).connect().await.expect("up");
     let mut health = HealthClient::new(channel.clone());
     for service in
         ["", "AuthorizationService", "DirectoryService", "CatalogService", "ChangeService"]

@@ -110,7 +110,7 @@ async fn a_request_that_does_not_come_as_a_whole_is_ended_and_a_stream_is_not() 
     let dir = tempfile::tempdir().expect("a directory");
     let server = start(dir.path(), &["--request-timeout", "1s"]);
     let client = server.client().await;
-    let channel = Channel::from_shared(server.url()).expect("a URL");
+    let channel = crate::harness::endpoint(&server.url());
     let channel = channel.connect().await.expect("connected");
     let company = |id: &str| ImportCredentialsRequest {
         companies: vec![ImportedCompany { company_id: id.to_owned(), ..Default::default() }],

@@ -22,7 +22,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 use x509_cert::der::Decode;
 
 /// The preface and empty settings (RFC 9113 section 3.4).
@@ -154,7 +154,7 @@ async fn client_as(server: &Server, ca: &Ca, shown: Option<&Pair>, key: Option<&
     if let Some(pair) = shown {
         tls = tls.identity(Identity::from_pem(&pair.cert, &pair.key));
     }
-    let endpoint = Channel::from_shared(format!("https://{}", server.address)).expect("a URL");
+    let endpoint = harness::endpoint(&format!("https://{}", server.address));
     let endpoint = endpoint.tls_config(tls).expect("a configuration");
     Client::over_as(endpoint.connect().await.expect("connected"), key)
 }

@@ -90,7 +90,7 @@ impl Cluster {
     pub fn add(&mut self) -> usize {
         let (number, address) = (self.replicas.len(), free_address());
         let nodes = 0..self.etcd.count();
-        let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URL");
+        let endpoint = super::endpoint(&format!("http://{address}"));
         self.replicas.push(Replica {
             dir: self.dir.path().join(format!("replica-{number}")),
             address,

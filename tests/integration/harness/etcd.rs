@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use scopegate::store::replicated::etcd::{Client, EtcdUrl, NodeStatus, Range, Settings, TlsFiles};
 
 use super::raw::WAIT_LIMIT;
-use super::{free_address, pause, signal};
+use super::{free_address, hang, pause, signal};
 
 /// The limit of a call that must succeed.
 pub const WITHIN: Duration = Duration::from_secs(10);
@@ -44,6 +44,7 @@ impl Etcd {
     /// As [`Self::start`], with TLS for its clients if arguments name a certificate. The waiting client
     /// has these files.
     pub async fn start_tls(count: usize, args: &[&str], tls: TlsFiles) -> Option<Self> {
+        hang::watch_tests();
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             println!("skipped: {test}: no etcd (apt-get install etcd-server)");
@@ -169,7 +170,7 @@ impl Etcd {
     pub fn kill(&mut self, node: usize) {
         let mut process = self.nodes[node].process.take().expect("a process");
         process.kill().expect("killed");
-        process.wait().expect("gone");
+        hang::wait(&mut process);
     }
 
     /// Deletes the data of a node that does not run. It starts as another cluster.

@@ -2,12 +2,15 @@
 
 pub mod bytes_codec;
 pub mod ca;
+pub mod channel;
 pub mod cluster;
 pub mod etcd;
 pub mod fake_clock;
+pub mod hang;
 pub mod http;
 pub mod jwks;
 pub mod jwt;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod raw;
@@ -17,11 +20,9 @@ pub mod token_issuer;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -34,12 +35,16 @@ use scopegate::proto::*;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint as TonicEndpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+pub use channel::endpoint;
+pub use port::free_address;
+
 /// The built binary.
 pub fn scopegate() -> Command {
+    hang::watch_tests();
     let mut command = Command::new(env!("CARGO_BIN_EXE_scopegate"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("SCOPEGATE_")) {
         command.env_remove(name);
@@ -58,23 +63,6 @@ pub fn bootstrap(dir: &Path) -> String {
     let made = made.expect("it runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     String::from_utf8(made.stdout).expect("a text").trim().to_owned()
-}
-
-/// An address on which nothing listens, given once. Its port is below those that the kernel gives to
-/// connections, so that no connection of another test takes it before the server does.
-pub fn free_address() -> String {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const PORTS: std::ops::Range<u16> = 12_000..32_000;
-    // Two processes at the same time begin at ports that are far apart, also if their ids are near.
-    let first = std::process::id().wrapping_mul(7_919) % u32::from(PORTS.end - PORTS.start);
-    loop {
-        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u32::from(PORTS.start) + (first + step) % u32::from(PORTS.end - PORTS.start);
-        let address = format!("127.0.0.1:{port}");
-        if TcpListener::bind(&address).is_ok() {
-            return address;
-        }
-    }
 }
 
 /// Sends a process a signal by name.
@@ -110,7 +98,7 @@ pub struct Server {
     pub address: String,
     /// The address for API clients, or empty.
     pub oauth: String,
-    log: Arc<Mutex<Vec<String>>>,
+    log: hang::Log,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -125,7 +113,8 @@ impl Server {
     pub fn start_by(command: Command, dir: &Path, args: &[&str]) -> Self {
         let (mut server, serving) = Self::launch(command, dir, args);
         let addresses = serving.recv_timeout(Duration::from_secs(60));
-        (server.address, server.oauth) = addresses.expect("the server serves");
+        let addresses = addresses.unwrap_or_else(|error| panic!("{error}: {:#?}", server.log()));
+        (server.address, server.oauth) = addresses;
         server
     }
 
@@ -147,7 +136,8 @@ impl Server {
             .expect("the server starts");
         let log = BufReader::new(child.stderr.take().expect("a log"));
         let (send, receive) = mpsc::channel();
-        let lines = Arc::new(Mutex::new(Vec::new()));
+        let lines = hang::Log::default();
+        hang::show_log(child.id(), &lines);
         let kept = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
@@ -196,7 +186,7 @@ impl Server {
     /// Kills the process as the kernel would: nothing of it runs any more.
     pub fn kill(mut self) {
         self.child.kill().expect("killed");
-        self.child.wait().expect("gone");
+        hang::wait(&mut self.child);
     }
 
     /// Sends it a signal by name.
@@ -212,7 +202,7 @@ impl Server {
     /// Asks it to end, and waits.
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("TERM");
-        self.child.wait().expect("gone")
+        hang::wait(&mut self.child)
     }
 
     /// Asks it to end, and waits: how it ended, and all of its log.
@@ -228,7 +218,7 @@ impl Server {
 
     /// Waits until it ends by itself: how, and all of its log.
     pub fn ended(mut self) -> (ExitStatus, Vec<String>) {
-        let status = self.child.wait().expect("gone");
+        let status = hang::wait(&mut self.child);
         self.reader.take().expect("a reader").join().expect("read");
         (status, std::mem::take(&mut *self.log.lock().expect("a log")))
     }
@@ -281,8 +271,7 @@ impl Client {
 
     /// A client that presents this key.
     pub async fn connect_as(url: &str, key: Option<&str>) -> Self {
-        let endpoint = TonicEndpoint::from_shared(url.to_owned()).expect("a URL");
-        Self::over_as(endpoint.connect().await.expect("a connection"), key)
+        Self::over_as(endpoint(url).connect().await.expect("a connection"), key)
     }
 
     pub fn over(channel: Channel) -> Self {
