@@ -1,12 +1,14 @@
 //! Build script: compiles the `.proto` files of the API, of the store's records, of the log and the
-//! calls of replicas and of the part of etcd's API that scopegate calls, and generates the table of operations
-//! from the options of the methods.
+//! calls of replicas, of the part of etcd's API that scopegate calls and of the part of Envoy's API that it
+//! serves, and generates the table of operations from the options of the methods.
 
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
+use protox::prost_reflect::prost_types::source_code_info::Location;
+use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet};
 use protox::prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, MethodDescriptor,
     ReflectMessage, Value,
@@ -39,7 +41,55 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Values are shared with the message that was received, not copied out of it.
     let etcd = protox::compile(["etcd/etcd.proto"], ["proto"])?;
     tonic_prost_build::configure().build_server(false).bytes(".etcdserverpb").compile_fds(etcd)?;
+
+    let mut envoy = protox::Compiler::new(["proto"])?;
+    envoy.include_source_info(true).include_imports(true);
+    envoy.open_files(["envoy/service/auth/v3/external_auth.proto"])?;
+    fs::write(out.join("envoy.bin"), envoy.encode_file_descriptor_set())?;
+    let mut messages = prost_build::Config::new();
+    messages.enable_type_names();
+    tonic_prost_build::configure()
+        .build_server(false)
+        .compile_fds_with_config(with_maps_as_lists(envoy.file_descriptor_set()), messages)?;
     Ok(())
+}
+
+/// The same messages, with a list of entries for each map. Both have the same bytes, but of a key that is
+/// there twice a map keeps one value only.
+fn with_maps_as_lists(mut files: FileDescriptorSet) -> FileDescriptorSet {
+    // The numbers of the fields of descriptors, of which the path of a comment is made.
+    const MESSAGE: i32 = 4;
+    const NESTED: i32 = 3;
+    const FIELD: i32 = 2;
+    fn of_message(message: &mut DescriptorProto, path: Vec<i32>, comments: &mut Vec<Location>) {
+        let mut describe = |path: &[i32], text: &str| {
+            let (path, leading_comments) = (path.to_vec(), Some(text.to_owned()));
+            comments.push(Location {
+                path,
+                span: vec![0, 0, 0],
+                leading_comments,
+                ..Default::default()
+            });
+        };
+        if let Some(options) = message.options.as_mut().filter(|options| options.map_entry()) {
+            options.map_entry = None;
+            describe(&path, "An entry of a map.");
+            for (index, text) in ["The key.", "The value."].into_iter().enumerate() {
+                describe(&[&path[..], &[FIELD, index as i32]].concat(), text);
+            }
+        }
+        for (index, nested) in message.nested_type.iter_mut().enumerate() {
+            of_message(nested, [&path[..], &[NESTED, index as i32]].concat(), comments);
+        }
+    }
+    for file in files.file.iter_mut().filter(|file| file.package().starts_with("envoy.")) {
+        let mut comments = Vec::new();
+        for (index, message) in file.message_type.iter_mut().enumerate() {
+            of_message(message, vec![MESSAGE, index as i32], &mut comments);
+        }
+        file.source_code_info.get_or_insert_default().location.extend(comments);
+    }
+    files
 }
 
 /// The Rust code of the table of operations, and for each request message its operation and its

@@ -59,6 +59,36 @@ class Call:
         return None
 
 
+class EnvoyCall(Call):
+    """The same check, as Envoy asks it about a request of a browser or of an API client."""
+
+    # What Envoy passes on of a request, with what it adds.
+    SENT = {
+        ":authority": "api.example.org", ":method": "POST", ":path": "/api/v2/users?notify=1", ":scheme": "https",
+        "accept": "application/json", "accept-encoding": "gzip, br", "content-length": "412",
+        "content-type": "application/json", "user-agent": "hr-sync/4.2 (python-requests/2.32)",
+        "x-envoy-external-address": "203.0.113.7", "x-forwarded-for": "203.0.113.7", "x-forwarded-proto": "https",
+        "x-request-id": "6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90",
+    }
+
+    def __init__(self):
+        super().__init__("Check", b"", 1, "EnvoyCheck")
+        self.path = "/envoy.service.auth.v3.Authorization/Check"
+        entry = lambda key, value: nested(1, key) + nested(2, value)
+        http = nested(1, "7208214391") + nested(2, "POST") + nested(4, self.SENT[":path"])
+        http += b"".join(nested(3, entry(*header)) for header in self.SENT.items())
+        http += nested(5, "api.example.org") + nested(6, "https") + number(9, 412) + nested(10, "HTTP/2")
+        settings = {"company_id": COMPANY, "credential_id": CREDENTIAL, "scopes": SCOPE}
+        settings = b"".join(nested(10, entry(*setting)) for setting in settings.items())
+        self.body = framed(nested(1, nested(4, nested(2, http)) + settings))
+
+    def fault(self, reply):
+        """What is wrong with this reply; None if nothing is."""
+        # The status of an allow is an empty message, and its changes follow.
+        is_allowed = reply[5:8] == b"\x0a\x00\x1a" and b"x-scopegate-company" in reply
+        return None if is_allowed else "it is not allowed"
+
+
 class TokenRequest:
     """A request for an access token by the client credentials grant (RFC 6749 section 4.4). The client
     proves itself by HTTP Basic."""
@@ -85,5 +115,6 @@ def with_token(request, token, name, answers=1):
 
 CALLS = {
     "Check": Call("Check", CHECK, 1),
+    "EnvoyCheck": EnvoyCall(),
     "BatchCheck": Call("BatchCheck", nested(1, CHECK) * BATCH, BATCH),
 }

@@ -12,6 +12,7 @@ mod catalog;
 mod change;
 pub mod codec;
 mod directory;
+mod ext_authz;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzz;

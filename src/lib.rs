@@ -12,6 +12,8 @@
 //! | [`store`] | facts, indexes and the change log, committed as one; `store::replicated` for the log of several replicas; below it an engine, `store::engine` |
 //! | [`authority`] | admission, sessions, transactions, checks, caches, queries, change streams, errors as data |
 //! | [`wire`] | the conversion between protobuf and domain types, and the table of operations |
+//! | [`gateway`] | the checks of gateways: what is asked for a request of HTTP, and what the client and the API get |
+//! | [`envoy`] | the messages of Envoy's external authorization |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
 //! | [`grpc`] | the handlers: parse, call the session, render; each [`authority::problem`] becomes a status |
 //! | [`oauth`] | the authorization server for API clients: parse a form, call the session, render |
@@ -96,6 +98,8 @@
 
 pub mod authority;
 pub mod cli;
+pub mod envoy;
+pub mod gateway;
 pub mod grpc;
 pub mod metrics;
 pub mod oauth;
@@ -113,4 +117,47 @@ pub mod proto {
 
     /// The descriptors of the API, for server reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/scopegate.v1.bin"));
+
+    /// The part of Envoy's API that scopegate serves, generated from `proto/envoy`. A map of a `.proto` file
+    /// is a list of its entries here.
+    pub mod envoy {
+        /// The descriptors of this API, with its maps.
+        pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin"));
+
+        /// The messages of Envoy's configuration.
+        pub mod config {
+            /// Its core.
+            pub mod core {
+                /// Version 3.
+                pub mod v3 {
+                    tonic::include_proto!("envoy.config.core.v3");
+                }
+            }
+        }
+        /// The services that Envoy calls.
+        pub mod service {
+            /// External authorization.
+            pub mod auth {
+                /// Version 3.
+                pub mod v3 {
+                    tonic::include_proto!("envoy.service.auth.v3");
+                }
+            }
+        }
+        /// The types that the other messages have in common.
+        pub mod r#type {
+            /// Version 3.
+            pub mod v3 {
+                tonic::include_proto!("envoy.r#type.v3");
+            }
+        }
+    }
+
+    /// The messages of Google's APIs that those of Envoy contain.
+    pub mod google {
+        /// The outcome of a call.
+        pub mod rpc {
+            tonic::include_proto!("google.rpc");
+        }
+    }
 }

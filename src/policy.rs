@@ -18,6 +18,7 @@ pub mod edit;
 pub mod id;
 pub mod keyring;
 pub mod narrowing;
+pub mod property;
 pub mod query;
 pub mod reason;
 pub mod redirect_uri;

@@ -131,10 +131,35 @@ impl Session<'_> {
         asked: impl Into<Asked<'q>>,
         at_least: Revision,
     ) -> Result<Answer, AuthorityError> {
-        let (start, mut asked) = (Instant::now(), asked.into());
+        self.decide(asked.into(), at_least, decision::decide).await
+    }
+
+    /// Decides a check for a gateway; see [`decision::decide_for_gateway`]. A call that reaches less than
+    /// `least` is denied.
+    ///
+    /// # Errors
+    /// As for a check.
+    pub async fn check_for_gateway<'q>(
+        &self,
+        asked: impl Into<Asked<'q>>,
+        least: Reach,
+    ) -> Result<Answer, AuthorityError> {
+        let decide = |query: &Query, facts: decision::Facts<'_>| {
+            decision::decide_for_gateway(query, facts, least)
+        };
+        self.decide(asked.into(), Revision::ZERO, decide).await
+    }
+
+    async fn decide(
+        &self,
+        mut asked: Asked<'_>,
+        at_least: Revision,
+        decide: impl Fn(&Query, decision::Facts<'_>) -> Result<Verdict, AudienceError>,
+    ) -> Result<Answer, AuthorityError> {
+        let start = Instant::now();
         let touch = |query: &Query, facts: decision::Facts<'_>| self.authority.touch(query, facts);
         let (verdict, is_proven, revision) =
-            self.evaluate(&mut asked, at_least, touch, decision::decide).await?;
+            self.evaluate(&mut asked, at_least, touch, decide).await?;
         let measures = &self.authority.measures;
         measures.decided(&verdict);
         self.report(asked.query(), &verdict, revision);

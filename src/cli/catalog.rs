@@ -211,6 +211,9 @@ fn validate(file: &Path, output: OutputFormat) -> anyhow::Result<bool> {
             if !read.issuers.is_empty() {
                 parts.push(count(read.issuers.len() as u64, "issuer", "issuers"));
             }
+            if !read.resources.is_empty() {
+                parts.push(count(read.resources.len() as u64, "resource", "resources"));
+            }
             let summary = format!("{} is a valid catalog: {}", file.display(), parts.join(", "));
             let report = Report::default().line(summary);
             (vec![], report)

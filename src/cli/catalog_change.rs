@@ -66,6 +66,7 @@ impl CatalogChange {
             &response.changed_endpoints,
             &response.changed_titles,
             &response.changed_issuers,
+            &response.changed_resources,
         ];
         let details = self.agrees(response).then_some(&self.details);
         let name = details.and_then(|details| details.name.as_ref());
@@ -76,7 +77,7 @@ impl CatalogChange {
             let why = match self.is_same {
                 true => "nothing to change: this is the current catalog",
                 false => {
-                    "no scope, audience, role, endpoint, issuer or title differs: only the \
+                    "no scope, audience, role, endpoint, resource, issuer or title differs: only the \
                      formatting of the file does"
                 }
             };
@@ -127,14 +128,18 @@ impl CatalogChange {
             add("remove the endpoints", endpoints.collect());
             let issuers = response.changed_issuers.iter().map(String::as_str);
             add("change the issuers", issuers.collect());
+            let resources = response.changed_resources.iter().map(String::as_str);
+            add("change the resources", resources.collect());
             return removals;
         }
-        let DifferenceDetails { audiences, roles, endpoints, issuers, .. } = &self.details;
+        let DifferenceDetails { audiences, roles, endpoints, issuers, resources, .. } =
+            &self.details;
         let parts = [
             ("audience", audiences),
             ("role", roles),
             ("endpoint", endpoints),
             ("issuer", issuers),
+            ("resource", resources),
         ];
         for (kind, parts) in parts {
             let removed = parts.iter().filter(|part| part.kind == DifferenceKind::Removed);
@@ -148,6 +153,8 @@ impl CatalogChange {
         add("take scopes from the role", loses.collect());
         let terms = issuers.iter().filter(loses_contents).map(|part| part.name.as_str());
         add("change the issuer", terms.collect());
+        let terms = resources.iter().filter(loses_contents).map(|part| part.name.as_str());
+        add("change the resource", terms.collect());
         removals
     }
 
@@ -169,6 +176,7 @@ impl CatalogChange {
             && local.changed_endpoints == response.changed_endpoints
             && local.changed_titles.starts_with(&response.changed_titles)
             && local.changed_issuers == response.changed_issuers
+            && local.changed_resources == response.changed_resources
     }
 }
 
@@ -187,6 +195,7 @@ fn names_of_parts(report: Report, response: &ApplyCatalogResponse) -> Report {
         .fact("changed endpoints", changed.join(", "))
         .fact("changed titles", response.changed_titles.join(" "))
         .fact("changed issuers", response.changed_issuers.join(" "))
+        .fact("changed resources", response.changed_resources.join(" "))
 }
 
 /// The companies and credentials that lose a scope.
@@ -245,8 +254,16 @@ fn more(report: Report, all: u64, shown: usize, singular: &str, plural: &str) ->
 
 /// Tables of all changed parts, with their contents before and after.
 fn parts(report: Report, details: &DifferenceDetails) -> Report {
-    let DifferenceDetails { name: _, titles, scopes, audiences, roles, endpoints, issuers } =
-        details;
+    let DifferenceDetails {
+        name: _,
+        titles,
+        scopes,
+        audiences,
+        roles,
+        endpoints,
+        issuers,
+        resources,
+    } = details;
     let kind = |part: &PartChange| match part.kind {
         DifferenceKind::Added => Cell::colored(true, "added"),
         DifferenceKind::Removed => Cell::colored(false, "removed"),
@@ -285,6 +302,8 @@ fn parts(report: Report, details: &DifferenceDetails) -> Report {
     let report = with_remaining(report, endpoints)
         .rows(&["ISSUER", "CHANGE", "WAS", "IS"], issuers.iter().take(max_rows).map(four));
     let report = with_remaining(report, issuers)
+        .rows(&["RESOURCE", "CHANGE", "WAS", "IS"], resources.iter().take(max_rows).map(four));
+    let report = with_remaining(report, resources)
         .rows(&["TITLE OF", "WAS", "IS"], titles.iter().take(max_rows).map(three));
     with_remaining(report, titles)
 }

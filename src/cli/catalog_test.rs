@@ -23,6 +23,8 @@ use super::time;
 use crate::policy::catalog::{Catalog, Reach};
 use crate::policy::cause::Cause;
 use crate::policy::decision::{Verdict, decide};
+use crate::policy::property::Properties;
+use crate::policy::query::{Requirement, ResourceAction};
 use crate::policy::reason::Reason;
 use crate::proto::{CheckRequest, Endpoint, Token};
 use crate::wire::convert;
@@ -71,10 +73,25 @@ struct CheckYaml {
     credential: String,
     scopes: Option<Vec<String>>,
     endpoint: Option<EndpointInput>,
+    resource: Option<ResourceYaml>,
     audience: Option<String>,
     token: Option<TokenYaml>,
     user: Option<String>,
     resource_owner: Option<String>,
+}
+
+/// An action on a resource.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourceYaml {
+    #[serde(rename = "type")]
+    kind: String,
+    id: String,
+    action: String,
+    #[serde(default)]
+    properties: serde_json::Map<String, serde_json::Value>,
+    #[serde(default)]
+    action_properties: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -264,10 +281,30 @@ impl ActualDecision {
     }
 }
 
+impl ResourceYaml {
+    fn requirement(self) -> anyhow::Result<Requirement> {
+        let read = |map: serde_json::Map<_, _>| {
+            let json = serde_json::Value::Object(map).to_string();
+            Properties::parse(&json).map_err(|error| anyhow!("the properties: {error}"))
+        };
+        Ok(Requirement::Resource(Box::new(ResourceAction {
+            kind: self.kind.into(),
+            id: self.id.into(),
+            action: self.action.into(),
+            resource: read(self.properties)?,
+            action_properties: read(self.action_properties)?,
+        })))
+    }
+}
+
 impl CheckYaml {
     /// The answer of the evaluator.
-    fn answer(self, fixture: &Fixture) -> anyhow::Result<ActualDecision> {
-        let query = convert::query_from_proto(self.request()?)?;
+    fn answer(mut self, fixture: &Fixture) -> anyhow::Result<ActualDecision> {
+        let resource = self.resource.take().map(ResourceYaml::requirement).transpose()?;
+        let mut query = convert::query_from_proto(self.request(resource.is_some())?)?;
+        if let Some(resource) = resource {
+            query.needs = resource;
+        }
         let facts = fixture.facts(&query);
         Ok(match decide(&query, facts) {
             Ok(Verdict::Allowed { reach }) => ActualDecision {
@@ -297,12 +334,17 @@ impl CheckYaml {
         })
     }
 
-    fn request(self) -> anyhow::Result<CheckRequest> {
+    fn request(self, has_resource: bool) -> anyhow::Result<CheckRequest> {
         let has_scopes = self.scopes.as_ref().is_some_and(|scopes| !scopes.is_empty());
-        if has_scopes == self.endpoint.is_some() || self.scopes.is_some() && self.endpoint.is_some()
-        {
-            bail!("the check must have at least one of `scopes`, or an `endpoint`");
+        let is_named = [self.scopes.is_some(), self.endpoint.is_some(), has_resource];
+        if is_named.iter().filter(|is| **is).count() != 1 || self.scopes.is_some() && !has_scopes {
+            bail!(
+                "the check must have at least one of `scopes`, or an `endpoint`, or a `resource`"
+            );
         }
+        // A request of the API names no resource: the requirement of this one is replaced.
+        let placeholder = || EndpointInput { method: "GET".to_owned(), path: "/".to_owned() };
+        let endpoint = self.endpoint.or_else(|| has_resource.then(placeholder));
         let time = |text: Option<String>| text.as_deref().map(time::exact).transpose();
         let token = self.token.map(|token| {
             Ok::<_, String>(Token {
@@ -319,7 +361,7 @@ impl CheckYaml {
             company_id: self.company,
             credential_id: self.credential,
             scopes: self.scopes.unwrap_or_default(),
-            endpoint: self.endpoint.map(Endpoint::from),
+            endpoint: endpoint.map(Endpoint::from),
             audience: self.audience.unwrap_or_default(),
             token: token.transpose().map_err(|error| anyhow!(error))?,
             user_id: self.user.unwrap_or_default(),

@@ -8,8 +8,8 @@ use crate::proto::Endpoint;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EndpointInput {
-    method: String,
-    path: String,
+    pub(super) method: String,
+    pub(super) path: String,
 }
 
 impl From<EndpointInput> for Endpoint {

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::client::{ServerArgs, unwrap_response};
 use super::printer::Report;
 use crate::policy::catalog::Reach;
+use crate::policy::catalog::endpoint::Endpoint;
 use crate::policy::catalog::file::{CatalogFile, ScopeEntry};
 use crate::policy::scope::Scope;
 use crate::policy::suggestion::nearest;
@@ -23,7 +24,7 @@ pub enum ScopeCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Show a scope: the scopes that it implies, and the scopes, roles and endpoints that use it.
+    /// Show a scope: the scopes that it implies, and the scopes, roles, endpoints and resources that use it.
     Get {
         /// The scope.
         scope: String,
@@ -73,6 +74,7 @@ pub async fn scope(command: ScopeCommand) -> anyhow::Result<bool> {
             fields.insert("impliedBy".to_owned(), json!(uses.implied_by));
             fields.insert("roles".to_owned(), json!(uses.roles));
             fields.insert("endpoints".to_owned(), json!(uses.endpoints));
+            fields.insert("resources".to_owned(), json!(uses.resources));
             fields.insert("revision".to_owned(), json!(catalog.revision.to_string()));
             client.printer.print_value(&answer, get(name, entry, &uses))?;
         }
@@ -120,6 +122,8 @@ struct Uses {
     implied_by: Vec<String>,
     roles: Vec<String>,
     endpoints: Vec<String>,
+    /// The type and the action of each rule of a resource.
+    resources: Vec<String>,
 }
 
 impl Uses {
@@ -131,9 +135,13 @@ impl Uses {
                 Reach::Own => format!("{role} (own records)"),
             })
         });
-        let needs = |(_, endpoint): &(&String, &crate::policy::catalog::endpoint::Endpoint)| {
-            endpoint.scopes.contains(name) || endpoint.any_of.contains(name)
-        };
+        let has = |needs: &Endpoint| needs.scopes.contains(name) || needs.any_of.contains(name);
+        let needs = |(_, endpoint): &(&String, &Endpoint)| has(endpoint);
+        let actions = file.resources.iter().flat_map(|(kind, resource)| {
+            let own = resource.actions.iter();
+            let own = own.filter(|(_, rules)| rules.iter().any(|rule| has(&rule.needs)));
+            own.map(move |(action, _)| format!("{kind} {action}"))
+        });
         Self {
             implied_by: file.scopes.iter().filter(implies).map(|(by, _)| by.to_string()).collect(),
             roles: roles.collect(),
@@ -143,6 +151,7 @@ impl Uses {
                 .filter(needs)
                 .map(|(at, _)| at.clone())
                 .collect(),
+            resources: actions.collect(),
         }
     }
 }
@@ -160,4 +169,5 @@ fn get(name: &Scope, entry: &ScopeEntry, uses: &Uses) -> Report {
         .fact("audiences", audiences(entry))
         .fact("roles", joined(uses.roles.clone(), ", "))
         .rows(&["ENDPOINTS"], uses.endpoints.iter().map(|endpoint| [endpoint.clone().into()]))
+        .rows(&["RESOURCES"], uses.resources.iter().map(|action| [action.clone().into()]))
 }

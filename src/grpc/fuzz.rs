@@ -17,12 +17,13 @@ use super::{list_limits, unary};
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::policy::query::Query;
 use crate::proto;
+use crate::proto::envoy::service::auth::v3 as envoy;
 use crate::store::Incarnation;
 use crate::wire::pagination::{self, PageTokens};
 use crate::wire::parse;
 
 /// The number of kinds of requests that [`request`] can read.
-pub const KINDS: u8 = 37;
+pub const KINDS: u8 = 38;
 
 /// Parses these bytes as a request of one kind; none if they do not decode as a message.
 #[must_use]
@@ -81,6 +82,9 @@ pub fn request(kind: u8, bytes: &[u8]) -> Option<Result<(), Status>> {
         33 => plain(bytes, parse::rotate_signing_key),
         34 => plain(bytes, parse::delete_signing_key),
         35 => plain(bytes, parse::create_authorization_code),
+        36 => plain(bytes, |request: envoy::CheckRequest| {
+            super::ext_authz::parse(&request, &|_| None).map(drop)
+        }),
         _ => plain(bytes, parse::delete_key),
     }
 }

@@ -64,8 +64,9 @@ type Shape = HashMap<u64, Field>;
 /// All messages of the API, by full name.
 static SHAPES: LazyLock<HashMap<String, Shape>> = LazyLock::new(|| {
     let mut shapes = HashMap::new();
-    let files = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap_or_default().file;
-    for file in &files {
+    let all = [proto::DESCRIPTORS, proto::envoy::DESCRIPTORS];
+    let files = all.map(|bytes| FileDescriptorSet::decode(bytes).unwrap_or_default().file);
+    for file in files.iter().flatten() {
         for message in &file.message_type {
             add(&mut shapes, file.package(), message);
         }

@@ -12,13 +12,16 @@ use tonic::Status;
 
 use super::unary::{count_and_decode, write};
 use super::{
-    Api, authorization, catalog, change, directory, key, peer_service, signing_key, status,
+    Api, authorization, catalog, change, directory, ext_authz, key, peer_service, signing_key,
+    status,
 };
 use crate::authority::operation::Operation;
 use crate::authority::replica_waits::ReplicaWaits;
 use crate::authority::request_context::RequestContext;
 use crate::observe::otlp::{Trace, TracedRequest};
+use crate::observe::trace_context::well_formed_id;
 use crate::policy::caller::Caller;
+use crate::proto::envoy::service::auth::v3 as envoy_proto;
 use crate::proto::*;
 use crate::store::replicated::peer::ReplicasRequest;
 use crate::wire::access::is_method_of;
@@ -51,6 +54,32 @@ pub async fn check(
         trace.record_decision(traced, &response);
     }
     Ok(write(&response))
+}
+
+/// Answers Envoy whether it may pass a request on.
+///
+/// # Errors
+/// As for a check. A request that is judged is never the cause.
+pub async fn envoy_check(
+    api: &Api,
+    caller: Caller,
+    Observed { context, trace }: Observed<'_>,
+    deadline: Option<Instant>,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    let request: envoy_proto::CheckRequest = count_and_decode(message)?;
+    let session = api.authorize(caller, &request)?;
+    // The decision log shows the id of the request that is judged, unless the call has one of its own.
+    let has_id = context.is_some_and(|context| context.request_id.is_some());
+    let judged = (api.decisions.is_some() && !has_id)
+        .then(|| crate::envoy::request_id(&request).as_deref().and_then(well_formed_id))
+        .flatten();
+    let judged = judged.map(|id| {
+        let parent = context.and_then(|context| context.parent.clone());
+        Arc::new(RequestContext { request_id: Some(id), parent })
+    });
+    let session = session.of_request(judged.as_ref().or(context)).until(deadline);
+    Ok(write(&ext_authz::check(session, &request, trace).await?))
 }
 
 /// Answers a batch of checks.

@@ -163,6 +163,7 @@ pub(super) fn applied(applied: Applied) -> proto::ApplyCatalogResponse {
         affected_credentials: credentials.collect(),
         changed_titles: difference.changed_titles,
         changed_issuers: difference.changed_issuers,
+        changed_resources: difference.changed_resources,
         warnings,
     }
 }

@@ -33,11 +33,14 @@ use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Counter, Gauge};
 use crate::policy::caller::Caller;
 use crate::policy::decision::Verdict;
-use crate::policy::query::{Query, Requirement};
+use crate::policy::query::{Query, Requirement, ResourceAction};
 use crate::policy::revision::Revision;
+use crate::policy::text;
 
 /// The limit of queued decisions.
 const MAX_QUEUED: usize = 1 << 14;
+/// The limit of bytes of the type, the id and the action of a resource, each.
+const MAX_RESOURCE_TEXT: usize = 256;
 /// The approximate limit of their memory, in bytes.
 const MAX_QUEUED_BYTES: u64 = 32 << 20;
 
@@ -165,7 +168,20 @@ impl DecisionObserver for DecisionLog {
                 let (scopes, count) = truncated(scopes);
                 (Requirement::Scopes(scopes), count)
             }
-            endpoint @ Requirement::Endpoint { .. } => (endpoint.clone(), None),
+            Requirement::Resource(asked) => {
+                let named = |text: &str| text::quoted(text, MAX_RESOURCE_TEXT).into();
+                let named = ResourceAction {
+                    kind: named(&asked.kind),
+                    id: named(&asked.id),
+                    action: named(&asked.action),
+                    // Properties can be personal data, and are as long as the request.
+                    ..ResourceAction::default()
+                };
+                (Requirement::Resource(Box::new(named)), None)
+            }
+            endpoint @ (Requirement::Endpoint { .. } | Requirement::Template { .. }) => {
+                (endpoint.clone(), None)
+            }
         };
         let (denied, cause, (missing, missing_count)) = match verdict {
             Verdict::Allowed { .. } => (None, None, (vec![], None)),

@@ -40,7 +40,12 @@ pub fn parent(headers: &HeaderMap) -> Option<Parent> {
 /// visible ASCII characters.
 #[must_use]
 pub fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
-    let id = single_value(headers, &REQUEST_ID)?;
+    well_formed_id(single_value(headers, &REQUEST_ID)?)
+}
+
+/// This id of a request, if it is well-formed.
+#[must_use]
+pub fn well_formed_id(id: &str) -> Option<Box<str>> {
     let well_formed = id.len() <= MAX_REQUEST_ID && id.bytes().all(|b| b.is_ascii_graphic());
     (well_formed && !id.is_empty()).then(|| id.into())
 }

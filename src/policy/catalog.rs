@@ -11,19 +11,22 @@ pub mod file;
 pub mod issuer;
 pub mod rename;
 mod required_scopes;
+pub mod resource;
 pub mod schema;
 mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 pub use self::audience::{Audience, AudienceError, MAX_TOKEN_TTL, ResolvedAudience, TOKEN_TTL};
-use self::endpoint::RequestPath;
+use self::endpoint::{RequestPath, Template};
 use self::file::CatalogFile;
 use self::issuer::Issuer;
+use self::resource::ResourceType;
 use super::edit::Stamped;
 use super::id::Name;
 use super::revision::Revision;
@@ -358,6 +361,60 @@ impl Catalog {
     #[must_use]
     pub fn endpoint(&self, method: &str, path: &RequestPath) -> Option<&endpoint::Endpoint> {
         self.file.endpoints.find(method, path)
+    }
+
+    /// The endpoint of a template of this shape: the names of its parameters do not matter. `HEAD` is
+    /// answered by the endpoint of `GET` where a path of the template would be (D20).
+    #[must_use]
+    pub fn endpoint_of_template(
+        &self,
+        method: &str,
+        template: &Template,
+    ) -> Option<&endpoint::Endpoint> {
+        self.file.endpoints.find_template(method, template)
+    }
+
+    /// The methods of all endpoints, sorted.
+    #[must_use]
+    pub fn methods(&self) -> BTreeSet<&str> {
+        self.routes().map(|(method, ..)| method).collect()
+    }
+
+    /// Every endpoint with its method and its template as the file writes it, sorted by both.
+    pub fn routes(&self) -> impl Iterator<Item = (&str, &str, &endpoint::Endpoint)> {
+        let all = self.file.endpoints_by_name.iter();
+        all.filter_map(|(name, endpoint)| {
+            let (method, template) = name.split_once(' ')?;
+            Some((method, template, endpoint))
+        })
+    }
+
+    /// The endpoints of one method with their templates, sorted, those behind a template that is named.
+    pub fn routes_of<'a>(
+        &'a self,
+        method: &'a str,
+        after: Option<&str>,
+    ) -> impl Iterator<Item = (&'a str, &'a endpoint::Endpoint)> {
+        let from = match after {
+            Some(after) => Bound::Excluded(format!("{method} {after}")),
+            None => Bound::Included(format!("{method} ")),
+        };
+        let behind = self.file.endpoints_by_name.range((from, Bound::Unbounded));
+        behind.map_while(move |(name, endpoint)| {
+            let template = name.strip_prefix(method)?.strip_prefix(' ')?;
+            Some((template, endpoint))
+        })
+    }
+
+    /// A type of resources, if the catalog declares it.
+    #[must_use]
+    pub fn resource_type(&self, name: &str) -> Option<&ResourceType> {
+        self.file.resources.get(name)
+    }
+
+    /// The types of resources, sorted by name.
+    pub fn resource_types(&self) -> impl Iterator<Item = (&Name, &ResourceType)> {
+        self.file.resources.iter()
     }
 
     /// The issuer of tokens with this `iss`, which is its name or one of its aliases (T8).

@@ -8,11 +8,13 @@ use std::cell::OnceCell;
 
 use jiff::Timestamp;
 
+use super::catalog::endpoint::Endpoint;
 use super::catalog::{AudienceError, Catalog, Reach, ResolvedAudience};
 use super::cause::{Cause, DenialCause};
 use super::company::Company;
 use super::consent::Consent;
 use super::credential::{Credential, GrantState, is_expired};
+use super::id::{Name, UserId};
 use super::query::{Query, Requirement, Subject};
 use super::reason::Reason;
 use super::scope::{Scope, ScopeId, ScopeMap};
@@ -99,10 +101,48 @@ pub struct Explanation {
 /// # Errors
 /// The audience of the request cannot be resolved (D16): the request is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
+    decide_within(query, facts, Reach::Own)
+}
+
+/// Decides one check for a gateway, which has nothing between a client and an API but this decision:
+///
+/// - A client that did not prove who it is learns nothing of the endpoints: it is denied for what it
+///   presented, whether the endpoint exists or not.
+/// - An endpoint that has another audience than the gateway names does not exist there. The path is the
+///   client's choice, and must not be an error of the call.
+/// - A call that reaches only the user's own records is denied, unless `least` is that reach: a gateway
+///   names no owner, so the API must filter (D17).
+///
+/// # Errors
+/// The audience that the gateway names does not exist, or it names none and the catalog has several.
+pub fn decide_for_gateway(
+    query: &Query,
+    facts: Facts<'_>,
+    least: Reach,
+) -> Result<Verdict, AudienceError> {
+    let is_of_path = matches!(query.needs, Requirement::Endpoint { .. });
+    let verdict = match decide_within(query, facts, least) {
+        Err(AudienceError::EndpointMismatch { .. } | AudienceError::Ambiguous(_)) if is_of_path => {
+            denied(Reason::EndpointUnknown.into(), vec![])
+        }
+        decided => decided?,
+    };
+    if let Verdict::Denied { reason: Reason::EndpointUnknown, .. } = verdict
+        && let Some(cause) = client_fault(query, facts)
+    {
+        return Ok(denied(cause, vec![]));
+    }
+    Ok(verdict)
+}
+
+/// Decides one check. A scope that reaches less than `least` counts as one that is for the user's own records
+/// alone, and the record is not one of them.
+fn decide_within(query: &Query, facts: Facts<'_>, least: Reach) -> Result<Verdict, AudienceError> {
     let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
-    let evaluator = Evaluator::new(query, facts, resolved_audience);
+    let evaluator = Evaluator::new(query, facts, resolved_audience).with_owner(needed.owner);
+    let evaluator = Evaluator { least, ..evaluator };
     let mut reach = Reach::All;
     let mut cause: Option<Cause> = None;
     let mut missing: Vec<Scope> = Vec::new();
@@ -156,7 +196,7 @@ pub fn explain(query: &Query, facts: Facts<'_>) -> Result<Vec<Explanation>, Audi
     let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(vec![]);
     };
-    let evaluator = Evaluator::new(query, facts, resolved_audience);
+    let evaluator = Evaluator::new(query, facts, resolved_audience).with_owner(needed.owner);
     let explain = |scope: &Scope| Explanation {
         scope: scope.clone(),
         layers: evaluator.layers(scope).collect(),
@@ -218,6 +258,28 @@ pub fn is_client_proven(query: &Query, facts: Facts<'_>) -> bool {
     }
 }
 
+/// What is wrong with what a client presented, for whichever audience the call is made: it names no
+/// credential, or its token is good for no audience.
+fn client_fault(query: &Query, facts: Facts<'_>) -> Option<Cause> {
+    match (&query.subject, &query.token) {
+        (Subject::Unproven(cause), _) | (_, Some(PresentedToken::Rejected(cause))) => Some(*cause),
+        (Subject::Known { .. }, None) => None,
+        (Subject::Known { .. }, Some(PresentedToken::Stated(_) | PresentedToken::Verified(_))) => {
+            let fault_for = |named: Option<&Name>| match facts.catalog.resolve_audience(None, named)
+            {
+                Ok(audience) => token_fault(query, facts, audience),
+                Err(_) => Some(Reason::TokenAudienceMismatch.into()),
+            };
+            let mut all = facts.catalog.audience_names().peekable();
+            if query.audience.is_some() || all.peek().is_none() {
+                return fault_for(query.audience.as_ref());
+            }
+            all.map(|name| fault_for(Some(name)))
+                .reduce(|fault, other| Some(fault?.last(other?)))?
+        }
+    }
+}
+
 /// When a fact of the decision expires. From then on, time alone can make the answer stricter. Nothing
 /// else can, because a token that begins to be valid only removes a denial.
 pub fn ends<'a>(query: &'a Query, facts: Facts<'a>) -> impl Iterator<Item = Timestamp> + 'a {
@@ -235,44 +297,60 @@ struct Needed<'a> {
     any_of: &'a [Scope],
     /// Whether the catalog declares that no scope is needed.
     no_scope: bool,
+    /// The owner of the record, if the catalog knows it.
+    owner: Option<&'a UserId>,
 }
 
-impl Needed<'_> {
+impl<'a> Needed<'a> {
+    /// What a call to an endpoint needs.
+    fn of(endpoint: &'a Endpoint) -> Self {
+        Self {
+            scopes: &endpoint.scopes,
+            any_of: &endpoint.any_of,
+            no_scope: endpoint.needs_no_scope,
+            owner: None,
+        }
+    }
+
     fn is_empty(self) -> bool {
         self.scopes.is_empty() && self.any_of.is_empty()
     }
 }
 
-/// The requirement of a query, and its audience; `None` if no endpoint matches.
+/// The requirement of a query, and its audience; `None` if no endpoint matches, or no rule of a resource.
 fn requirements<'a>(
     query: &'a Query,
     catalog: &'a Catalog,
 ) -> Result<Option<(Needed<'a>, ResolvedAudience<'a>)>, AudienceError> {
     let named = query.audience.as_ref();
-    Ok(match &query.needs {
+    let found = match &query.needs {
         Requirement::Scopes(scopes) => {
-            let needed = Needed { scopes, any_of: &[], no_scope: false };
-            Some((needed, catalog.resolve_audience(None, named)?))
+            let needed = Needed { scopes, any_of: &[], no_scope: false, owner: None };
+            return Ok(Some((needed, catalog.resolve_audience(None, named)?)));
         }
-        Requirement::Endpoint { method, path } => match catalog.endpoint(method, path) {
-            Some(endpoint) => {
-                let resolved_audience =
-                    catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
-                let needed = Needed {
-                    scopes: &endpoint.scopes,
-                    any_of: &endpoint.any_of,
-                    no_scope: endpoint.needs_no_scope,
-                };
-                Some((needed, resolved_audience))
+        Requirement::Endpoint { method, path } => {
+            catalog.endpoint(method, path).map(|it| (it, None))
+        }
+        Requirement::Template { method, template } => {
+            catalog.endpoint_of_template(method, template).map(|it| (it, None))
+        }
+        Requirement::Resource(asked) => {
+            let needs = catalog.resource_type(&asked.kind).and_then(|kind| kind.needs(asked));
+            needs.map(|needs| (needs.needs, needs.owner))
+        }
+    };
+    Ok(match found {
+        Some((endpoint, owner)) => {
+            let resolved_audience = catalog.resolve_audience(endpoint.audience.as_ref(), named)?;
+            Some((Needed { owner, ..Needed::of(endpoint) }, resolved_audience))
+        }
+        None => {
+            // An unknown endpoint has no audience, but a named audience must exist.
+            if named.is_some() {
+                catalog.resolve_audience(None, named)?;
             }
-            None => {
-                // An unknown endpoint has no audience, but a named audience must exist.
-                if named.is_some() {
-                    catalog.resolve_audience(None, named)?;
-                }
-                None
-            }
-        },
+            None
+        }
     })
 }
 
@@ -299,6 +377,8 @@ struct Evaluator<'a> {
     query: &'a Query,
     facts: Facts<'a>,
     resolved_audience: ResolvedAudience<'a>,
+    /// The owner of the record: the catalog's, else the request's.
+    owner: Option<&'a UserId>,
     /// Why the token is not valid for the call, if so.
     token_fault: Option<Cause>,
     /// The token's scopes, sorted, closed under implication (D1); those that the catalog lacks are
@@ -306,6 +386,8 @@ struct Evaluator<'a> {
     token_scopes: OnceCell<Vec<ScopeId>>,
     /// The permissions of each of the user's roles.
     roles: Vec<&'a ScopeMap<Reach>>,
+    /// The least reach that is enough.
+    least: Reach,
 }
 
 impl<'a> Evaluator<'a> {
@@ -313,7 +395,14 @@ impl<'a> Evaluator<'a> {
         let token_fault = token_fault(query, facts, resolved_audience);
         let roles =
             facts.user.map(|user| facts.catalog.role_permissions(&user.roles)).unwrap_or_default();
-        Self { query, facts, resolved_audience, token_fault, token_scopes: OnceCell::new(), roles }
+        let owner = query.owner.as_ref();
+        let (token_scopes, least) = (OnceCell::new(), Reach::Own);
+        Self { query, facts, resolved_audience, owner, token_fault, token_scopes, roles, least }
+    }
+
+    /// The same, of a call whose record has this owner if the catalog knows it.
+    fn with_owner(self, known: Option<&'a UserId>) -> Self {
+        Self { owner: known.or(self.owner), ..self }
     }
 
     /// How far a scope reaches through all applied layers, or the first cause of a denial.
@@ -323,7 +412,8 @@ impl<'a> Evaluator<'a> {
             (Err(a), Err(b)) => Err(a.first(b)),
             (Err(cause), Ok(_)) | (Ok(_), Err(cause)) => Err(cause),
         };
-        self.layers(scope).map(|(_, result)| result).fold(Ok(Reach::All), intersect)
+        let reach = self.layers(scope).map(|(_, result)| result).fold(Ok(Reach::All), intersect)?;
+        if reach < self.least { Err(Reason::NotRecordOwner.into()) } else { Ok(reach) }
     }
 
     /// The widest reach of these scopes, or, if none is effective, the cause that is last in D15
@@ -477,7 +567,7 @@ impl<'a> Evaluator<'a> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
         let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
         match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
-            Reach::Own if self.query.owner.as_ref().is_some_and(|owner| owner != named) => {
+            Reach::Own if self.owner.is_some_and(|owner| owner != named) => {
                 Err(Reason::NotRecordOwner.into())
             }
             reach => Ok(reach),

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::catalog::endpoint::RequestPath;
+use super::catalog::Catalog;
+use super::catalog::endpoint::{PathError, RequestPath, Template, TemplateError, is_method};
+pub use super::catalog::resource::ResourceAction;
 use super::cause::Cause;
 use super::client_credential::ClientCredential;
 use super::id::{CompanyId, CredentialId, Name, UserId};
@@ -157,7 +159,7 @@ impl<'a> From<&'a mut Request> for Asked<'a> {
     }
 }
 
-/// The requirement of a check: scopes, at least one, or an endpoint (D13).
+/// The requirement of a check: scopes, at least one, or an endpoint (D13), or an action on a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
     /// All of these scopes, without repetition, in the order of the request.
@@ -169,4 +171,54 @@ pub enum Requirement {
         /// The path.
         path: RequestPath,
     },
+    /// The requirement of the endpoint that a template names, as [`Requirement::Endpoint`] has it of a path.
+    Template {
+        /// The HTTP method, or `GRPC`.
+        method: Box<str>,
+        /// A template of the shape of one in the catalog.
+        template: Template,
+    },
+    /// The requirement of an action on a resource.
+    Resource(Box<ResourceAction>),
+}
+
+impl Requirement {
+    /// The requirement of an endpoint that is named by a path, or by a template such as `/users/{id}`.
+    ///
+    /// # Errors
+    /// The method has not the form of one, or the text is neither a path nor a template.
+    pub fn route(method: &str, text: &str) -> Result<Self, RouteError> {
+        if !is_method(method) {
+            return Err(RouteError::Method);
+        }
+        let method = method.into();
+        // No path has a brace, and a template without one is the path itself.
+        if text.contains(['{', '}']) {
+            let template = Template::parse_stored(text)?;
+            return Ok(Self::Template { method, template });
+        }
+        Ok(Self::Endpoint { method, path: RequestPath::parse(text)? })
+    }
+
+    /// The owner of the record, if the catalog lists the resource and names its owner. The owner counts
+    /// instead of the one that the request names.
+    #[must_use]
+    pub fn known_owner<'a>(&self, catalog: &'a Catalog) -> Option<&'a UserId> {
+        let Self::Resource(asked) = self else { return None };
+        catalog.resource_type(&asked.kind)?.needs(asked)?.owner
+    }
+}
+
+/// Why a method and a text name no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The method has not the form of one.
+    #[error("the method must have 1 to 32 letters, `-` and `_`")]
+    Method,
+    /// The path is refused (D20).
+    #[error("the path {0}")]
+    Path(#[from] PathError),
+    /// The template is refused.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
 }

@@ -416,9 +416,11 @@ pub fn requirement_changed(query: &Query, change: &Change) -> bool {
     let in_token = query.token_facts().into_iter().flat_map(|token| &token.scopes).any(moved);
     let needs = match &query.needs {
         Requirement::Scopes(scopes) => scopes.iter().any(moved),
-        // The requirement is the endpoint's, and the log does not contain its scopes at that time.
-        Requirement::Endpoint { .. } => {
+        // The requirement is the endpoint's or the rule's, and the log does not contain its scopes at that
+        // time.
+        Requirement::Endpoint { .. } | Requirement::Template { .. } | Requirement::Resource(_) => {
             has_field("endpoints")
+                || has_field("resources")
                 || !named.is_empty()
                 || !change.removed.is_empty()
                 || !renamed.is_empty()

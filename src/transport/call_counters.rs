@@ -11,7 +11,7 @@ use tonic::Code;
 use crate::authority::caller_limits::CallsByKey;
 use crate::authority::operation::Operation;
 use crate::metrics::Counter;
-use crate::wire::access::OPERATIONS;
+use crate::wire::access::{ENVOY_CHECK, OPERATIONS, OTHER};
 
 /// The number of gRPC status codes (0 to 16).
 const CODES: usize = 17;
@@ -34,7 +34,7 @@ pub(crate) struct CallCounters {
 
 impl Default for CallCounters {
     fn default() -> Self {
-        let answered = (0..=OPERATIONS.len()).map(|_| Default::default()).collect();
+        let answered = (0..=OTHER).map(|_| Default::default()).collect();
         let (in_flight, connections) = (Arc::default(), Arc::default());
         let (by_key, not_grpc, cut) =
             (CallsByKey::default(), Counter::default(), Counter::default());
@@ -51,7 +51,7 @@ impl CallCounters {
         }
         let status = response.headers().get("grpc-status");
         let code = status.map_or(Code::Ok, |status| Code::from_bytes(status.as_bytes()));
-        let index = operation.map_or(OPERATIONS.len(), |operation| operation.index);
+        let index = operation.map_or(OTHER, |operation| operation.index);
         if let Some(counter) = self.answered.get(index).and_then(|codes| codes.get(code as usize)) {
             counter.inc();
         }
@@ -60,7 +60,8 @@ impl CallCounters {
 
     /// The numbers of answered calls, by path and code, without zeros.
     pub(crate) fn read(all: &[Arc<Self>]) -> Vec<(&'static str, Code, u64)> {
-        let paths = OPERATIONS.iter().map(|operation| operation.path).chain(["other"]).enumerate();
+        let own = OPERATIONS.iter().map(|operation| operation.path);
+        let paths = own.chain([ENVOY_CHECK.path, "other"]).enumerate();
         let codes = || (0..).take(CODES).map(Code::from_i32).enumerate();
         let sum = |path: usize, code: usize| -> u64 {
             let counts = all.iter().filter_map(|worker| worker.answered.get(path)?.get(code));

@@ -155,7 +155,9 @@ impl Collector for ServerCollector {
         ConstGauge::new(1_i64).encode(family.encode_family(&version)?)?;
         let calls = CallCounters::read(&self.workers);
         let codes = calls.iter().map(|(path, code, count)| {
-            let method = path.rsplit('/').next().unwrap_or(path);
+            // A method of another API keeps its whole path: Envoy has a `Check`, too.
+            let method = path.strip_prefix("/scopegate.v1.");
+            let method = method.and_then(|own| own.rsplit('/').next()).unwrap_or(path);
             ([("method", method), ("code", code_name(*code))], *count)
         });
         out.counters("grpc_requests", "Calls answered, by method and gRPC status", codes)?;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use hyper::body::{Body, Incoming};
 use tokio::runtime::Handle;
@@ -47,6 +48,7 @@ use crate::observe::rejection::RejectedCaller;
 use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::caller::Caller;
 use crate::policy::catalog::file;
+use crate::proto::envoy::service::auth::v3 as envoy;
 use crate::proto::{ApplyCatalogRequest, BatchCheckRequest, CheckRequest};
 use crate::wire::access;
 use crate::wire::names::code_name;
@@ -219,7 +221,7 @@ pub(crate) fn handle(
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> + use<> {
     enum DispatchedCall<H, P, F> {
         Rejected(LeasedResponse),
-        Check(NotedCall, Option<Duration>, Caller, Incoming),
+        Check(NotedCall, Option<Duration>, Caller, Incoming, &'static Operation),
         Health(Pin<Box<H>>),
         Peer(Pin<Box<P>>),
         Other(Pin<Box<F>>),
@@ -278,14 +280,14 @@ pub(crate) fn handle(
                 DispatchedCall::Rejected(refusal)
             }
             (Ok(mut admission), Ok(deadline))
-                if access::is_method_of::<CheckRequest>(admission.operation)
+                if is_single_check(admission.operation)
                     && observed.is_none()
                     && unary::is_supported(request.headers()) =>
             {
                 activity.accept();
                 of_key = admission.in_flight.take();
-                let Admission { noted, caller, .. } = admission;
-                DispatchedCall::Check(noted, deadline, caller, request.into_body())
+                let Admission { noted, caller, operation, .. } = admission;
+                DispatchedCall::Check(noted, deadline, caller, request.into_body(), operation)
             }
             (Ok(mut admission), deadline) => {
                 of_key = admission.in_flight.take();
@@ -313,12 +315,12 @@ pub(crate) fn handle(
     async move {
         let in_flight = InFlight(counted, of_key);
         let response = match call {
-            DispatchedCall::Check(noted, deadline, caller, body) => {
+            DispatchedCall::Check(noted, deadline, caller, body, operation) => {
                 let key = caller.key();
                 let account = || service.caller_limits.account(key);
                 let until = deadline.map(|time| Instant::now() + time);
                 let check = async |message| {
-                    methods::check(&service.api, caller, NONE, until, message).await
+                    single_check(&service.api, operation, caller, NONE, until, message).await
                 };
                 let body = BodyTimeout::new(body, service.request_timeout);
                 let bounds = service.bounds(deadline, Urgency::Read);
@@ -354,6 +356,28 @@ pub(crate) fn handle(
             _ => response.map(|body| body.in_flight(in_flight)),
         })
     }
+}
+
+/// Whether this is a check of one request, by this API or by Envoy's.
+fn is_single_check(operation: &'static Operation) -> bool {
+    access::is_method_of::<CheckRequest>(operation)
+        || access::is_method_of::<envoy::CheckRequest>(operation)
+}
+
+/// Answers a check of one request.
+async fn single_check(
+    api: &Api,
+    operation: &'static Operation,
+    caller: Caller,
+    observed: Observed<'_>,
+    until: Option<Instant>,
+    message: Bytes,
+) -> Result<Bytes, Status> {
+    if access::is_method_of::<envoy::CheckRequest>(operation) {
+        // Boxed, so that the future of a check has none of its state.
+        return Box::pin(methods::envoy_check(api, caller, observed, until, message)).await;
+    }
+    methods::check(api, caller, observed, until, message).await
 }
 
 /// Answers a call of another replica on the background runtime.
@@ -430,9 +454,10 @@ async fn run(
     let limits = Arc::clone(&service.caller_limits);
     let mut bounds = service.bounds(deadline, urgency);
     let until = deadline.map(|time| Instant::now() + time);
-    if access::is_method_of::<CheckRequest>(operation) {
+    if is_single_check(operation) {
         let body = BodyTimeout::new(request.into_body(), service.request_timeout);
-        let check = async |message| methods::check(api, caller, observed, until, message).await;
+        let check =
+            async |message| single_check(api, operation, caller, observed, until, message).await;
         return unary::unary(bounds, body, || limits.account(key), check).await;
     }
     if access::is_method_of::<BatchCheckRequest>(operation) {

@@ -9,6 +9,7 @@
 use crate::authority::operation::{Companies, Effect, Operation};
 use crate::policy::role::{Role, Roles};
 use crate::proto;
+use crate::proto::envoy::service::auth::v3 as envoy;
 use crate::store::replicated::peer;
 
 include!(concat!(env!("OUT_DIR"), "/operations.rs"));
@@ -18,10 +19,44 @@ const REFLECTION_PATHS: [&str; 2] = [
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 ];
 
+/// The index in metrics of the paths that have none of their own.
+pub const OTHER: usize = OPERATIONS.len() + 1;
+
+/// Envoy's question whether it may pass a request on. It is a check, so it has the roles of one, no rate
+/// limit and no line in the access log.
+pub static ENVOY_CHECK: Operation = Operation {
+    path: "/envoy.service.auth.v3.Authorization/Check",
+    index: OPERATIONS.len(),
+    roles: Roles::NONE.with(Role::Service).with(Role::Operator),
+    effect: Effect::Read,
+    reads_page: false,
+    is_stream: false,
+    is_rated: false,
+    is_logged: false,
+};
+
+/// The company that Envoy's configuration names. What the client's credential names is compared later (T6).
+impl CompanyScoped for envoy::CheckRequest {
+    const OPERATION: &'static Operation = &ENVOY_CHECK;
+
+    fn companies(&self) -> Companies<'_> {
+        let settings = self.attributes.iter().flat_map(|all| &all.context_extensions);
+        let companies = settings.filter(|setting| setting.key == "company_id");
+        let mut companies = companies.map(|setting| &*setting.value);
+        match (companies.next(), companies.next()) {
+            (None, _) => Companies::None,
+            (Some(company), None) => Companies::One(company),
+            (Some(company), Some(other)) => {
+                Companies::Each([company, other].into_iter().chain(companies).collect())
+            }
+        }
+    }
+}
+
 /// Server reflection. Every caller with a role may use it. Metrics count it as a call of another path.
 static REFLECTION: Operation = Operation {
     path: "other",
-    index: OPERATIONS.len(),
+    index: OTHER,
     roles: Roles::ALL,
     effect: Effect::Read,
     reads_page: false,
@@ -33,7 +68,7 @@ static REFLECTION: Operation = Operation {
 /// The list of the replicas of a cluster. Metrics count it as a call of another path.
 static REPLICAS: Operation = Operation {
     path: "other",
-    index: OPERATIONS.len(),
+    index: OTHER,
     roles: Roles::NONE.with(Role::Operator).with(Role::Auditor),
     effect: Effect::Read,
     reads_page: false,
@@ -63,6 +98,9 @@ pub trait CompanyScoped {
 #[must_use]
 pub fn operation(path: &str) -> Option<&'static Operation> {
     // `Check` is the first one, so it is found at once.
+    if path == ENVOY_CHECK.path {
+        return Some(&ENVOY_CHECK);
+    }
     let operation = OPERATIONS.iter().find(|operation| operation.path == path);
     operation.copied().or_else(|| match path {
         peer::REPLICAS => Some(&REPLICAS),
@@ -72,8 +110,9 @@ pub fn operation(path: &str) -> Option<&'static Operation> {
 
 /// The names of the services of the API, once each.
 pub fn services() -> impl Iterator<Item = &'static str> {
-    let service = |operation: &&'static Operation| operation.path.split('/').nth(1);
-    let mut names: Vec<_> = OPERATIONS.iter().filter_map(service).collect();
+    let service = |operation: &'static Operation| operation.path.split('/').nth(1);
+    let all = OPERATIONS.iter().copied().chain([&ENVOY_CHECK]);
+    let mut names: Vec<_> = all.filter_map(service).collect();
     names.dedup();
     names.into_iter()
 }
@@ -186,6 +225,32 @@ mod tests {
             OPERATIONS.first().map(|first| first.path),
             Some(proto::CheckRequest::OPERATION.path)
         );
+    }
+
+    #[test]
+    fn envoys_check_is_treated_as_a_check() {
+        let check = proto::CheckRequest::OPERATION;
+        let as_check = Operation { path: check.path, index: check.index, ..ENVOY_CHECK };
+        assert_eq!(&as_check, check);
+        assert!(operation(ENVOY_CHECK.path).is_some_and(is_method_of::<envoy::CheckRequest>));
+        assert_eq!(OPERATIONS.iter().filter(|other| other.index == ENVOY_CHECK.index).count(), 0);
+        let naming = |companies: &[&str]| {
+            let setting = |(key, value): (&str, &str)| {
+                let (key, value) = (key.to_owned(), value.to_owned());
+                envoy::attribute_context::ContextExtensionsEntry { key, value }
+            };
+            let settings = companies.iter().map(|company| ("company_id", *company));
+            let settings = settings.chain([("credential_id", "hr")]).map(setting).collect();
+            let attributes =
+                envoy::AttributeContext { context_extensions: settings, ..Default::default() };
+            envoy::CheckRequest { attributes: Some(attributes) }
+        };
+        assert_eq!(envoy::CheckRequest::default().companies(), Companies::None);
+        assert_eq!(naming(&[]).companies(), Companies::None);
+        assert_eq!(naming(&["acme"]).companies(), Companies::One("acme"));
+        assert_eq!(naming(&[""]).companies(), Companies::One(""));
+        let all = naming(&["acme", "other", "acme"]);
+        assert_eq!(all.companies(), Companies::Each(vec!["acme", "other", "acme"]));
     }
 
     /// Every method of the contract: its path, and whether its request has the fields of a change.

@@ -116,6 +116,8 @@ pub(crate) enum FieldPrefix {
     Companies(usize),
     /// The item of `credentials` with this index.
     Credentials(usize),
+    /// The settings of a gateway's route, such as Envoy's `context_extensions`.
+    Route,
 }
 
 impl Display for FieldPrefix {
@@ -126,6 +128,7 @@ impl Display for FieldPrefix {
             Self::Checks(n) => write!(f, "checks[{n}]."),
             Self::Companies(n) => write!(f, "companies[{n}]."),
             Self::Credentials(n) => write!(f, "credentials[{n}]."),
+            Self::Route => f.write_str("context_extensions."),
         }
     }
 }
@@ -184,7 +187,7 @@ impl FieldValidator {
     }
 
     /// Scopes in the order of the request, without duplicates.
-    fn scopes_once(&mut self, field: &str, texts: Vec<String>) -> Vec<Scope> {
+    pub(crate) fn scopes_once(&mut self, field: &str, texts: Vec<String>) -> Vec<Scope> {
         let mut seen = None;
         self.read_scopes(field, texts, MAX_CHECK_SCOPES, |before, scope| match before.len() {
             // For a few scopes, comparing is faster than hashing.

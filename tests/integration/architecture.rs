@@ -26,11 +26,13 @@ fn files(dir: &str, ending: &str) -> Vec<(String, String)> {
 
 /// The layers of `src`, from the lowest. A module imports only from its own layer and from those
 /// below it. A new module of `src` needs a place here and in `docs/architecture.md`.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 12] = [
     &["policy", "metrics"],
     &["store"],
     &["authority"],
     &["wire"],
+    &["gateway"],
+    &["envoy"],
     &["observe"],
     &["grpc"],
     &["oauth"],

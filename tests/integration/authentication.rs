@@ -12,6 +12,8 @@ use crate::harness::{BearerInterceptor, Client, Server, bootstrap, owned, refuse
 use bytes::Bytes;
 use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorProto, Timestamp};
+use scopegate::proto::envoy::service::auth::v3::AttributeContext;
+use scopegate::proto::envoy::service::auth::v3::attribute_context::ContextExtensionsEntry;
 use scopegate::proto::*;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -140,6 +142,17 @@ impl Call {
                         CheckRequest { company_id: company.to_owned(), ..Default::default() };
                     put(&mut request, &check.encode_to_vec());
                 }
+                // The settings of a gateway's route.
+                "attributes" if !company.is_empty() => {
+                    let setting = ContextExtensionsEntry {
+                        key: "company_id".to_owned(),
+                        value: company.to_owned(),
+                    };
+                    let settings = vec![setting];
+                    let attributes =
+                        AttributeContext { context_extensions: settings, ..Default::default() };
+                    put(&mut request, &attributes.encode_to_vec());
+                }
                 // A dry run, so that what is permitted is not done.
                 "validate_only" => {
                     prost::encoding::bool::encode(
@@ -229,8 +242,9 @@ async fn every_call_is_open_only_to_its_roles() {
     operator.create_company("acme", None).await;
     operator.create_company("other", None).await;
     let calls = reflected(&server.url(), &key).await;
-    let may: BTreeMap<_, _> =
-        MAY.iter().map(|(path, who)| (format!("/scopegate.v1.{path}"), *who)).collect();
+    let may = MAY.iter().map(|(path, who)| (format!("/scopegate.v1.{path}"), *who));
+    let envoy = ("/envoy.service.auth.v3.Authorization/Check".to_owned(), "SO");
+    let may: BTreeMap<_, _> = may.chain([envoy]).collect();
     let known: Vec<_> = calls.iter().map(|call| &call.path).collect();
     assert_eq!(known.len(), may.len(), "reflected: {known:?}");
 

@@ -870,6 +870,9 @@ fn a_catalogs_tests() {
         "{passed}"
     );
     assert!(passed.ends_with("\n11 passed, 0 failed\n"), "{passed}");
+    let certification = catalog("authzen.test.yaml");
+    let passed = operator.run(&format!("catalog test {}", certification.display())).good();
+    assert!(passed.ends_with("\n13 passed, 0 failed\n"), "{passed}");
 
     let text = fs::read_to_string(&example).expect("tests");
     let named = format!("catalog: {}", catalog("360learning.yaml").display());

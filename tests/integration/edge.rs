@@ -17,7 +17,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use prost::Message;
 use scopegate::proto::*;
-use scopegate::wire::access::OPERATIONS;
+use scopegate::wire::access::{ENVOY_CHECK, OPERATIONS};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -419,7 +419,8 @@ async fn reflection_streams_are_bounded() {
 fn every_path() -> Vec<&'static str> {
     let others = [HEALTH, WATCH, "/grpc.health.v1.Health/Nothing", REFLECTION[0], REFLECTION[1]];
     let none = ["/", "/scopegate.v1.Nothing/Nothing", "/metrics", "/favicon.ico"];
-    OPERATIONS.iter().map(|operation| operation.path).chain(others).chain(none).collect()
+    let own = OPERATIONS.iter().copied().chain([&ENVOY_CHECK]).map(|operation| operation.path);
+    own.chain(others).chain(none).collect()
 }
 
 /// A grant that would change something.

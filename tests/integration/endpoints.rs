@@ -194,6 +194,41 @@ async fn a_permission_for_colons_is_a_change_of_the_endpoint() {
     assert_eq!(said.changed_endpoints, ["POST /users/{id}"]);
 }
 
+#[tokio::test]
+async fn a_change_of_resources_is_reported_and_noted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (_server, client) = served(dir.path(), CATALOG, &[]).await;
+    let resources = "resources: { doc: { actions: { read: [{ scopes: [read] }] } } }";
+    let with = format!("{CATALOG}{resources}");
+    let dry = ApplyCatalogRequest { validate_only: true, ..apply(&with) };
+    let dry = client.catalog.clone().apply_catalog(dry).await.expect("shown").into_inner();
+    assert_eq!(dry.changed_resources, ["doc"]);
+    let once = ApplyCatalogRequest {
+        request_id: "6f1c0a52-9d5e-4a6b-8f0e-2c4d1b3a7e90".to_owned(),
+        ..apply(&with)
+    };
+    for _ in 0..2 {
+        let done = client.catalog.clone().apply_catalog(once.clone()).await.expect("applied");
+        assert_eq!(done.into_inner().changed_resources, ["doc"], "also when repeated");
+    }
+    let wrong = with.replace("scopes: [read] }] } }", "scopes: [write] }] } }");
+    let said = applied(&client, &wrong).await.expect_err("refused");
+    let (_, details) = harness::refused::<()>(Err(said));
+    let said = format!("{:?}", details.bad_request());
+    assert!(said.contains("line 11, column 50: `write` is not a scope"), "{said}");
+    let said = applied(&client, CATALOG).await.expect("applied");
+    assert_eq!(said.changed_resources, ["doc"]);
+    let changes = ListChangesRequest::default();
+    let changes = client.changes.clone().list_changes(changes).await.expect("listed").into_inner();
+    let fields = changes.changes.iter().flat_map(|change| &change.fields);
+    let fields: Vec<_> = fields
+        .filter(|field| field.field == "resources")
+        .map(|field| (&*field.before, &*field.after))
+        .collect();
+    assert_eq!(fields.len(), 2, "{fields:?}");
+    assert!(fields.contains(&("", "\"doc\"")) && fields.contains(&("\"doc\"", "")), "{fields:?}");
+}
+
 #[test]
 fn the_command_line_refuses_the_same_and_its_tests_find_the_same() {
     let dir = tempfile::tempdir().expect("a directory");

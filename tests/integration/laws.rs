@@ -17,10 +17,13 @@ use scopegate::policy::ceiling::RemovedEntry;
 use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantContext, GrantState};
-use scopegate::policy::decision::{Facts, Layer, Verdict, decide, effective, explain};
+use scopegate::policy::decision::{
+    Facts, Layer, Verdict, decide, decide_for_gateway, effective, explain,
+};
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
-use scopegate::policy::query::{Query, Requirement, Subject};
+use scopegate::policy::property::Properties;
+use scopegate::policy::query::{Query, Requirement, ResourceAction, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
@@ -475,6 +478,43 @@ fn d16_the_audience_is_the_endpoints_else_the_requests_else_the_only_one() {
     // A catalog without audiences has one without a name; any that is named is unknown.
     let plain = World::new(PLAIN, None);
     assert!(decide(&query(&["a"], Some("public")), plain.facts()).is_err());
+}
+
+#[test]
+fn d16_an_endpoint_of_another_audience_is_none_of_a_gateways() {
+    let mut world = World::new(LEARN_AMP, None);
+    world.grant(&["api/all"]);
+    let ask = |path: &str, audience: Option<&str>, subject: Option<Subject>| {
+        let path = RequestPath::parse(path).expect("a path");
+        let needs = Requirement::Endpoint { method: "GET".into(), path };
+        let mut asked = Query { needs, ..query(&[], audience) };
+        asked.subject = subject.unwrap_or(asked.subject);
+        decide_for_gateway(&asked, world.facts(), Reach::All)
+    };
+    let reason = |decided: Result<Verdict, _>| match decided {
+        Ok(Verdict::Denied { reason, .. }) => Some(reason),
+        Ok(Verdict::Allowed { .. }) => None,
+        Err(_) => panic!("an error"),
+    };
+    assert_eq!(reason(ask("/v1/users", None, None)), None);
+    assert_eq!(reason(ask("/v1/users", Some("public"), None)), None);
+    let other = ask("/v1/users", Some("webhooks"), None);
+    assert_eq!(reason(other), Some(Reason::EndpointUnknown));
+    assert_eq!(reason(ask("/nowhere", None, None)), Some(Reason::EndpointUnknown));
+    // A client that did not prove who it is does not learn which of these there are.
+    for path in ["/v1/users", "/nowhere"] {
+        for audience in [None, Some("public"), Some("webhooks")] {
+            let unproven = Subject::Unproven(Reason::TokenUnverifiable.into());
+            let decided = ask(path, audience, Some(unproven));
+            assert_eq!(reason(decided), Some(Reason::TokenUnverifiable), "{path} {audience:?}");
+        }
+    }
+    // What the gateway itself names must exist, whatever a client asks for.
+    for path in ["/v1/users", "/nowhere"] {
+        assert!(ask(path, Some("moon"), None).is_err());
+    }
+    let scopes = decide_for_gateway(&query(&["api/read"], None), world.facts(), Reach::All);
+    assert!(scopes.is_err(), "which of two?");
 }
 
 #[test]
@@ -1379,7 +1419,8 @@ proptest! {
         };
         let yaml = format!(
             "{PLAIN}\nroles: {{ own: {{ scopes: {{ a: own, top: own }} }}, all: {{ scopes: {{ mid: all, c: all }} }} }}\n\
-             endpoints: [{{ method: GET, path: /x, {needs} }}]"
+             endpoints: [{{ method: GET, path: \"/x/{{id}}\", {needs} }}]\n\
+             resources: {{ x: {{ actions: {{ get: [{{ when: {{ resource.on: true }}, {needs} }}] }} }} }}"
         );
         let mut world = World::new(&yaml, None);
         world.grant(&["a", "mid"]);
@@ -1390,6 +1431,7 @@ proptest! {
             2 => world.credential.expires_at = Some(at(0)),
             _ => {}
         }
+        let fault = bearer.as_ref().map(|(_, fault)| *fault);
         let token = bearer.map(|(scopes, fault)| Token {
             audience: if fault == 1 { "other".into() } else { "".into() },
             issued_at: None,
@@ -1401,7 +1443,7 @@ proptest! {
         let facts = Facts { user: (who != 5).then_some(&known), ..world.facts() };
         let token = token.map(Into::into);
         let asked = Query { user: (who > 0).then(ada), token, ..query(&[], None) };
-        let path = RequestPath::parse("/x").expect("a path");
+        let path = RequestPath::parse("/x/7").expect("a path");
         let call = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked.clone() };
         let alone = |name: &str| {
             let one = Query { needs: query(&[name], None).needs, ..asked.clone() };
@@ -1429,5 +1471,125 @@ proptest! {
         let mut seen = BTreeSet::new();
         let each: Vec<_> = all.iter().chain(&any).filter(|name| seen.insert(**name)).collect();
         prop_assert!(explained.iter().eq(each.into_iter()), "{:?}: {}", explained, needs);
+        // A template of the endpoint's shape, and a rule with the same requirement, decide alike.
+        let template = Requirement::route("GET", "/x/{any}").expect("a template");
+        for same in [template, resource_action(r#"{"on": true}"#)] {
+            let same = Query { needs: same, ..call.clone() };
+            prop_assert_eq!(decide(&same, facts), decide(&call, facts), "{:?}", same.needs);
+            prop_assert_eq!(explain(&same, facts), explain(&call, facts), "{:?}", same.needs);
+        }
+        // Where no rule holds, the call is one to an unknown endpoint.
+        let path = RequestPath::parse("/nowhere").expect("a path");
+        let lost = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..call.clone() };
+        for none in [r#"{"on": false}"#, r#"{"on": "true"}"#, r#"{"on": null}"#, "{}"] {
+            let none = Query { needs: resource_action(none), ..call.clone() };
+            prop_assert_eq!(decide(&none, facts), decide(&lost, facts), "{:?}", none.needs);
+            prop_assert_eq!(explain(&none, facts), explain(&lost, facts), "{:?}", none.needs);
+        }
+
+        // A gateway decides the same, but that it may want every record.
+        let for_gateway = |query: &Query, least| {
+            decide_for_gateway(query, facts, least).expect("an audience")
+        };
+        prop_assert_eq!(for_gateway(&call, Reach::Own), decide(&call, facts).expect("an audience"));
+        let of_all_records = |name: &str| match alone(name) {
+            Ok(Reach::Own) => Err(Reason::NotRecordOwner),
+            other => other,
+        };
+        let found = match for_gateway(&call, Reach::All) {
+            Verdict::Allowed { reach } => Ok(reach),
+            Verdict::Denied { reason, missing, .. } => Err((reason, strings(&missing))),
+        };
+        let expected = match all.is_empty() && any.is_empty() {
+            true => expected,
+            false => by_single_scopes(&all, &any, of_all_records),
+        };
+        prop_assert_eq!(found, expected, "{}", needs);
+        // Of an endpoint that does not exist, a client learns only if its token is good.
+        let path = RequestPath::parse("/nowhere").expect("a path");
+        let nowhere = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked };
+        let Verdict::Denied { reason, .. } = for_gateway(&nowhere, Reach::Own) else {
+            panic!("an allow of nothing")
+        };
+        let expected = match fault {
+            Some(1) => Reason::TokenAudienceMismatch,
+            Some(2) => Reason::TokenExpired,
+            _ => Reason::EndpointUnknown,
+        };
+        prop_assert_eq!(reason, expected);
     }
+}
+
+/// The action `get` on a resource of the type `x` with these properties.
+fn resource_action(properties: &str) -> Requirement {
+    Requirement::Resource(Box::new(ResourceAction {
+        kind: "x".into(),
+        id: "7".into(),
+        action: "get".into(),
+        resource: Properties::parse(properties).expect("an object"),
+        action_properties: Properties::default(),
+    }))
+}
+
+/// `GET /x` and the action `get` on a resource of the type `x`, which lists two resources.
+const LISTED: &str = "audiences: { p: , q: { user: required } }
+scopes: { a: , b: { audiences: [q] } }
+roles: { own: { scopes: { b: own } } }
+resources:
+  x:
+    audience: q
+    actions: { get: [{ scopes: [b] }] }
+    known: { 7: { owner_id: ada }, 8: { owner_id: bob }, 9: }
+";
+
+#[test]
+fn d17_the_owner_that_the_catalog_lists_counts_whatever_the_request_says() {
+    let mut world = World::new(LISTED, None);
+    world.grant(&["b"]);
+    let known = user(&["own"]);
+    let facts = Facts { user: Some(&known), ..world.facts() };
+    let bob = UserId::parse("bob").expect("an id");
+    let ask = |id: &str, owner: Option<UserId>| {
+        let Requirement::Resource(mut asked) = resource_action("{}") else { unreachable!() };
+        asked.id = id.into();
+        let needs = Requirement::Resource(asked);
+        let owned = needs.known_owner(&world.catalog).map(ToString::to_string);
+        let query = Query { needs, owner, user: Some(ada()), ..query(&[], None) };
+        let reason = match decide(&query, facts).expect("the audience of the type") {
+            Verdict::Allowed { reach } => Ok(reach),
+            Verdict::Denied { reason, .. } => Err(reason),
+        };
+        (reason, owned)
+    };
+    for said in [None, Some(ada()), Some(bob.clone())] {
+        assert_eq!(ask("7", said.clone()), (Ok(Reach::Own), Some("ada".to_owned())));
+        assert_eq!(ask("8", said), (Err(Reason::NotRecordOwner), Some("bob".to_owned())));
+    }
+    assert_eq!(ask("9", Some(bob)), (Err(Reason::NotRecordOwner), None));
+    assert_eq!(ask("9", None), (Ok(Reach::Own), None));
+    assert_eq!(ask("10", None), (Err(Reason::EndpointUnknown), None));
+}
+
+#[test]
+fn d16_a_resource_is_of_the_audience_of_its_type() {
+    let mut world = World::new(LISTED, None);
+    world.grant(&["b"]);
+    let ask = |needs: Requirement, audience| {
+        let query = Query { needs, ..query(&[], audience) };
+        match decide(&query, world.facts()) {
+            Err(_) => None,
+            Ok(Verdict::Allowed { .. }) => Some(None),
+            Ok(Verdict::Denied { reason, .. }) => Some(Some(reason)),
+        }
+    };
+    let listed = || resource_action("{}");
+    for audience in [None, Some("q")] {
+        assert_eq!(ask(listed(), audience), Some(Some(Reason::UserRequired)));
+    }
+    assert_eq!(ask(listed(), Some("p")), None, "another audience than the type's");
+    assert_eq!(ask(listed(), Some("moon")), None);
+    let unknown = Requirement::Resource(Box::default());
+    assert_eq!(ask(unknown.clone(), None), Some(Some(Reason::EndpointUnknown)));
+    assert_eq!(ask(unknown.clone(), Some("p")), Some(Some(Reason::EndpointUnknown)));
+    assert_eq!(ask(unknown, Some("moon")), None);
 }

@@ -35,6 +35,7 @@ mod document_tokens;
 mod edge;
 mod endpoints;
 mod entries;
+mod envoy;
 mod errors;
 mod etcd;
 mod fixture;

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::envoy;
 use crate::harness::http::{self, basic, post};
 use crate::harness::jwt::Signer;
 use crate::harness::token_issuer::TokenIssuer;
@@ -312,13 +313,20 @@ async fn spans_of_proven_clients_have_their_ids_and_nothing_else() {
         let request = with(request, &[("traceparent", &context)]);
         client.authorization.clone().check(request).await.expect("an answer");
     }
+    let mut gateway = envoy::gateway(&server, None).await;
+    for authorization in [&right, &wrong] {
+        let headers = [("authorization", authorization.as_str())];
+        let asked = envoy::request("GET", "/", &headers, &[("scopes", "users:read")]);
+        gateway.check(with(asked, &[("traceparent", &context)])).await.expect("an answer");
+    }
     assert_eq!(send("POST /oauth2/revoke", &right, &format!("token={token}")).status, 200);
     assert!(server.terminate().success());
     let calls = collector.calls();
     let names: Vec<_> = calls.iter().map(|call| call.name.as_str()).collect();
     let check = "scopegate.v1.AuthorizationService/Check";
     let (issue, revoke) = ("POST /oauth2/token", "POST /oauth2/revoke");
-    assert_eq!(names, [issue, revoke, check, check, check, revoke]);
+    let gateway = "envoy.service.auth.v3.Authorization/Check";
+    assert_eq!(names, [issue, revoke, check, check, check, gateway, gateway, revoke]);
     let expected = [
         ("http.request.method", json!("POST")),
         ("http.response.status_code", json!(200)),
@@ -338,10 +346,17 @@ async fn spans_of_proven_clients_have_their_ids_and_nothing_else() {
         ["scopegate.company_id", "scopegate.credential_id"].map(|id| all.get(id).cloned())
     };
     let proven = [Some(json!("acme")), Some(json!("hr"))];
-    assert_eq!([ids(2), ids(3), ids(4)], [proven.clone(), proven, [None, None]]);
+    assert_eq!([ids(2), ids(3), ids(4)], [proven.clone(), proven.clone(), [None, None]]);
+    assert_eq!([ids(5), ids(6)], [proven, [None, None]]);
+    for (span, decision, reason) in [(5, "ALLOWED", "ALLOWED"), (6, "DENIED", "CREDENTIAL_UNKNOWN")]
+    {
+        let all = attributes(&calls[span].attributes);
+        assert_eq!(all["scopegate.decision"], decision);
+        assert_eq!(all["scopegate.reason"], reason);
+    }
     // A revocation is a change, and its span names the revision.
-    assert!(attributes(&calls[5].attributes)["scopegate.revision"].is_u64());
-    assert!(collector.steps(&calls[5]).iter().any(|step| step.name == "commit"));
+    assert!(attributes(&calls[7].attributes)["scopegate.revision"].is_u64());
+    assert!(collector.steps(&calls[7]).iter().any(|step| step.name == "commit"));
     assert!(calls.iter().all(|call| hex(&call.trace_id) == TRACE));
     let text = collector.all_text();
     let signature = token.rsplit('.').next().expect("a part");
@@ -794,6 +809,18 @@ async fn nothing_that_a_client_presents_is_in_any_log_span_error_record_or_metri
         errors += &format!("{:?}", authorization.batch_check(batch).await.expect("an answer"));
         errors +=
             &format!("{:?}", authorization.list_effective_scopes(list).await.expect("a list"));
+        let mut gateway = envoy::gateway(&server, None).await;
+        let sent = [("authorization", header.as_str())];
+        for (settings, path) in [
+            (&[("company_id", "acme"), ("audience", "api")][..], "/users"),
+            (&[("audience", "api"), ("scopes", "users:read")], "/users"),
+            (&[("audience", "api")], "//"),
+        ] {
+            let asked = envoy::request("GET", path, &sent, settings);
+            errors += &format!("{:?}", gateway.check(asked).await.expect("an answer"));
+        }
+        let misconfigured = envoy::request("GET", "/users", &sent, &[("company_id", "a b")]);
+        errors += &format!("{:?}", gateway.check(misconfigured).await.expect_err("malformed"));
         for request in [check, named] {
             errors += &format!("{:?}", client.ask(request).await.expect("an answer"));
         }

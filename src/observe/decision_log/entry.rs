@@ -2,6 +2,7 @@
 //!
 //! Not here: who writes it; see [`super::writer`].
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -53,6 +54,10 @@ impl DecisionLogEntry {
         let requirement = match &self.requirement {
             Requirement::Scopes(scopes) => names(scopes),
             Requirement::Endpoint { method, path } => method.len() + path.as_str().len(),
+            Requirement::Template { method, template } => method.len() + template.to_string().len(),
+            Requirement::Resource(asked) => {
+                asked.kind.len() + asked.id.len() + asked.action.len() + size_of_val(&**asked)
+            }
         };
         let users = [&self.user, &self.owner].into_iter().flatten();
         let users = users.map(|user| user.as_str().len()).sum::<usize>();
@@ -93,7 +98,13 @@ pub(super) struct DecisionLogLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
+    path: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     audience: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -115,10 +126,17 @@ impl<'a> DecisionLogLine<'a> {
     pub(super) fn of(entry: &'a DecisionLogEntry) -> Self {
         let context = entry.context.as_deref();
         let names = |scopes: &'a [Scope]| scopes.iter().map(|scope| scope.as_str()).collect();
-        let (scopes, method, path) = match &entry.requirement {
-            Requirement::Scopes(scopes) => (Some(names(scopes)), None, None),
-            Requirement::Endpoint { method, path } => (None, Some(&**method), Some(path.as_str())),
-        };
+        let (mut scopes, mut method, mut path, mut resource) = (None, None, None, None);
+        match &entry.requirement {
+            Requirement::Scopes(needed) => scopes = Some(names(needed)),
+            Requirement::Endpoint { method: own, path: text } => {
+                (method, path) = (Some(&**own), Some(Cow::Borrowed(text.as_str())));
+            }
+            Requirement::Template { method: own, template } => {
+                (method, path) = (Some(&**own), Some(Cow::Owned(template.to_string())));
+            }
+            Requirement::Resource(asked) => resource = Some(&**asked),
+        }
         Self {
             time: entry.time.to_string(),
             revision: entry.revision.0,
@@ -137,6 +155,9 @@ impl<'a> DecisionLogLine<'a> {
             scopes_count: entry.scopes_count,
             method,
             path,
+            resource_type: resource.map(|asked| &*asked.kind),
+            resource_id: resource.map(|asked| &*asked.id),
+            action: resource.map(|asked| &*asked.action),
             audience: entry.audience.as_ref().map(|name| name.as_str()),
             user_id: entry.user.as_ref().map(|user| user.as_str()),
             resource_owner_id: entry.owner.as_ref().map(|user| user.as_str()),

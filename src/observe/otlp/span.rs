@@ -13,9 +13,11 @@ use opentelemetry_sdk::trace::Span;
 
 use super::Traces;
 use crate::authority::request_context::{Parent, RequestContext};
+use crate::gateway::response::Description;
 use crate::metrics::wait_spans::WaitSpans;
 use crate::policy::caller::Caller;
 use crate::proto::{BatchCheckResponse, CheckRequest, CheckResponse, Decision};
+use crate::wire::names::reason_name;
 
 /// The codes that OpenTelemetry's conventions count as errors of the server: UNKNOWN,
 /// DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE and DATA_LOSS.
@@ -108,6 +110,27 @@ impl Trace {
             revision(response.revision),
         ];
         self.decision.set(request.ids(response).chain(decision).collect()).ok();
+    }
+
+    /// Records the decision of a gateway's check. The ids are those of a client that is known.
+    pub(crate) fn record_gateway_decision(&self, described: &Description) {
+        let client = described.client.as_ref();
+        let id = |key: &'static str, id: &str| KeyValue::new(key, id.to_owned());
+        let ids = client.map(|client| {
+            let company = id(COMPANY_ID, client.company.as_str());
+            [company, id(CREDENTIAL_ID, client.credential.as_str())]
+        });
+        let decision = if described.is_allowed { "ALLOWED" } else { "DENIED" };
+        let reason = match (described.reason, described.is_allowed) {
+            (Some(reason), _) => Some(reason_name(reason)),
+            (None, true) => Some("ALLOWED"),
+            (None, false) => None,
+        };
+        let attributes = ids.into_iter().flatten();
+        let attributes = attributes.chain([KeyValue::new("scopegate.decision", decision)]);
+        let attributes = attributes.chain(reason.map(|it| KeyValue::new("scopegate.reason", it)));
+        let at = described.revision.map(|at| revision(at.0));
+        self.decision.set(attributes.chain(at).collect()).ok();
     }
 
     /// Records the decisions of a batch of checks.

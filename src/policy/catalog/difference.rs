@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::endpoint::Endpoint;
 use super::file::{CatalogFile, ScopeEntry};
 use super::rename::RenamedScope;
+use super::resource::ResourceType;
 use super::{Audience, Catalog, Reach};
 use crate::policy::change::FieldChange;
+use crate::policy::id::Name;
 use crate::policy::scope::{Scope, ScopeId, ScopeMap};
 
 /// The changes from one catalog to another, by name.
@@ -46,6 +48,10 @@ pub struct CatalogDifference {
     /// The removed ones among them, and removed aliases of issuers, sorted: tokens with this `iss` are no
     /// longer accepted.
     pub removed_issuers: Vec<String>,
+    /// Types of resources that were added or removed, or whose actions or listed resources changed.
+    pub changed_resources: Vec<String>,
+    /// The removed ones among them.
+    pub removed_resources: Vec<String>,
 }
 
 /// The kind of a change.
@@ -99,6 +105,8 @@ pub struct DifferenceDetails {
     pub endpoints: Vec<PartChange>,
     /// Terms of issuers: the changed ones only.
     pub issuers: Vec<PartChange>,
+    /// Actions and listed resources of types: the changed ones only.
+    pub resources: Vec<PartChange>,
 }
 
 /// The most bytes of the names in one list of a response.
@@ -151,6 +159,7 @@ impl CatalogDifference {
             ("roles", parts(&self.changed_roles, &self.removed_roles)),
             ("endpoints", parts(&self.changed_endpoints, &self.removed_endpoints)),
             ("issuers", parts(&self.changed_issuers, &self.removed_issuers)),
+            ("resources", parts(&self.changed_resources, &self.removed_resources)),
         ];
         let marks = marks.into_iter();
         let told =
@@ -221,6 +230,15 @@ impl RenameMap {
         }
     }
 
+    /// A type of resources as it would be written with the names of now.
+    fn resource_type(&self, kind: &ResourceType) -> ResourceType {
+        let mut kind = kind.clone();
+        for rule in kind.actions.values_mut().flatten() {
+            rule.needs = self.endpoint(&rule.needs);
+        }
+        kind
+    }
+
     /// An audience without its title, as it would be written with the names of now.
     fn audience(&self, audience: &Audience) -> Audience {
         let exchange = audience.exchange.as_ref().map(|scope| self.of(scope).clone());
@@ -289,6 +307,8 @@ impl Catalog {
             changed_titles,
             changed_issuers: texts(changed(&old.issuers, &new.issuers, |_, old, new| old == new)),
             removed_issuers: self.removed_issuers(before),
+            changed_resources: texts(self.changed_resources(before, &names)),
+            removed_resources: gone(&old.resources, &new.resources),
         }
     }
 
@@ -391,6 +411,11 @@ impl Catalog {
             let after = now.map(|now| needs(now, has)).unwrap_or_default();
             PartChange { name, kind, before, after }
         });
+        let resources = self.changed_resources(before, &names).into_iter().map(|name| {
+            let then = old.resources.get(name).map(|kind| names.resource_type(kind).terms());
+            let now = new.resources.get(name).map(ResourceType::terms);
+            part_change(name.to_string(), then, now)
+        });
         DifferenceDetails {
             name: moved("name".to_owned(), old.name.clone(), new.name.clone()),
             titles: scope_titles.chain(audience_titles).collect(),
@@ -399,6 +424,7 @@ impl Catalog {
             roles: roles.collect(),
             endpoints: endpoints.collect(),
             issuers: issuers.collect(),
+            resources: resources.collect(),
         }
     }
 
@@ -426,6 +452,12 @@ impl Catalog {
         RenameMap(self.renamed(before).into_iter().map(|scope| (scope.old, scope.new)).collect())
     }
 
+    fn changed_resources<'a>(&'a self, before: &'a Self, names: &RenameMap) -> Vec<&'a Name> {
+        changed(&before.file.resources, &self.file.resources, |_, then, now| {
+            names.resource_type(then) == *now
+        })
+    }
+
     fn changed_endpoints(&self, before: &Self, names: &RenameMap) -> Vec<String> {
         let (old, new) = (&before.file, &self.file);
         texts(changed(&old.endpoints_by_name, &new.endpoints_by_name, |name, then, now| {
@@ -440,7 +472,7 @@ fn clause<'a>(verb: &str, scopes: impl Iterator<Item = &'a Scope>) -> Vec<String
 }
 
 /// The scopes that an endpoint needs and its `colon_in`, as text.
-fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
+pub(super) fn needs(endpoint: &Endpoint, colon_in: Option<&BTreeSet<String>>) -> String {
     let mut parts = Vec::new();
     if !endpoint.scopes.is_empty() {
         parts.push(joined_words(&endpoint.scopes));

@@ -8,6 +8,7 @@ mod error;
 mod host;
 mod issuers;
 mod raw;
+mod resources;
 mod validator;
 pub(super) mod value;
 
@@ -26,6 +27,7 @@ pub use super::endpoint::is_method;
 use super::endpoint::{Endpoint, EndpointTree};
 use super::issuer::Issuer;
 use super::rename::Renames;
+use super::resource::ResourceType;
 use super::{Audience, RoleEntry};
 use crate::policy::id::Name;
 use crate::policy::scope::Scope;
@@ -55,6 +57,8 @@ pub struct CatalogFile {
     /// Their parameters that match a segment with a raw `:` too, where there are any.
     pub colon_in: BTreeMap<String, BTreeSet<String>>,
     pub(super) endpoints: EndpointTree,
+    /// The types of resources by name.
+    pub resources: BTreeMap<Name, ResourceType>,
     /// The issuers of tokens by name.
     pub issuers: BTreeMap<Box<str>, Arc<Issuer>>,
     /// A sentence for each key of an issuer's `jwks` that is not used.
@@ -130,7 +134,7 @@ impl CatalogFile {
                 without_location(&error.render_with_formatter(&serde_saphyr::UserMessageFormatter)),
             )
         })?;
-        let mut reader = FileValidator { problems: vec![], is_new };
+        let mut reader = FileValidator { yaml, problems: vec![], is_new };
         let file = reader.read(raw);
         if reader.problems.is_empty() {
             return Ok(file);
@@ -170,5 +174,7 @@ fn deceptive_characters(yaml: &str) -> Vec<CatalogError> {
 mod issuer_tests;
 #[cfg(test)]
 mod reference_tests;
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;

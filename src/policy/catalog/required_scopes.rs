@@ -1,7 +1,7 @@
-//! Required scopes: the keys `scopes` and `any_of` of an endpoint.
+//! Required scopes: the keys `scopes` and `any_of` of an endpoint, or of a rule of a resource.
 //!
 //! `scopes` lists scopes that are all needed, or is `none`. `any_of` lists scopes of which one is
-//! enough. An endpoint without both keys is refused: nothing is assumed.
+//! enough. One without both keys is refused: nothing is assumed.
 
 use serde::de::{Deserialize, Deserializer, Error, Unexpected};
 use serde_saphyr::{Location, Spanned};
@@ -35,8 +35,9 @@ pub(super) struct RequiredScopes<'a> {
 /// A problem, with its location if that is not the endpoint's.
 type LocatedMessage = (Option<Location>, String);
 
-/// The scopes that an endpoint needs, from the values of both keys.
+/// The scopes that an endpoint or a rule needs, from the values of both keys.
 pub(super) fn read<'a>(
+    what: &str,
     scopes: Option<&'a RawScopeList>,
     any_of: Option<&'a RawScopeList>,
 ) -> Result<RequiredScopes<'a>, LocatedMessage> {
@@ -58,9 +59,10 @@ pub(super) fn read<'a>(
         required.any_of = list("any_of", &any_of.value, any_of.referenced)?;
     }
     if scopes.is_none() && any_of.is_none() {
-        let message = "an endpoint must have `scopes`, `any_of` or both; write `scopes: none` if a \
-                       call needs no scope";
-        return Err((None, message.to_owned()));
+        let message = format!(
+            "{what} must have `scopes`, `any_of` or both; write `scopes: none` if a call needs no scope"
+        );
+        return Err((None, message));
     }
     Ok(required)
 }

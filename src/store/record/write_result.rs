@@ -43,6 +43,7 @@ pub(in crate::store) fn encode_result(body: [u8; 32], result: WriteResult) -> Ve
                 removed_endpoints: difference.removed_endpoints,
                 changed_titles: difference.changed_titles,
                 changed_issuers: difference.changed_issuers,
+                changed_resources: difference.changed_resources,
             });
         }
     }
@@ -85,6 +86,7 @@ fn write_result(record: WriteResultRecord) -> Result<WriteResult, Corrupt> {
             removed_endpoints: record.removed_endpoints,
             changed_titles: record.changed_titles,
             changed_issuers: record.changed_issuers,
+            changed_resources: record.changed_resources,
             ..CatalogDifference::default()
         };
         let (companies, credentials) = (record.company_count, record.credential_count);

@@ -1,6 +1,7 @@
 //! Template: an endpoint's path as the catalog writes it.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use super::foreign_syntax::foreign_syntax;
 use super::path::{MAX_PATH_LEN, PathError, check_segment, check_stored_segment};
@@ -34,6 +35,20 @@ impl SegmentPattern {
             Self::Literal(_) => None,
             Self::Verb { name, .. } | Self::Parameter(name) | Self::Rest(name) => Some(name),
         }
+    }
+}
+
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.parts.is_empty() {
+            return f.write_str("/");
+        }
+        self.parts.iter().try_for_each(|part| match part {
+            SegmentPattern::Literal(literal) => write!(f, "/{literal}"),
+            SegmentPattern::Verb { name, verb } => write!(f, "/{{{name}}}:{verb}"),
+            SegmentPattern::Parameter(name) => write!(f, "/{{{name}}}"),
+            SegmentPattern::Rest(name) => write!(f, "/{{{name}+}}"),
+        })
     }
 }
 

@@ -81,6 +81,90 @@ fn literals_win_from_left_to_right_among_all_that_match() {
     assert_eq!(found(&all, "GET", "/users"), None);
 }
 
+/// What a template finds.
+fn named<'a>(endpoints: &'a EndpointTree, method: &str, text: &str) -> Option<&'a str> {
+    let template = Template::parse(text).expect(text);
+    assert_eq!(template.to_string(), text);
+    endpoints.find_template(method, &template).map(|e| e.scopes[0].as_str())
+}
+
+#[test]
+fn a_template_names_the_endpoint_of_its_shape() {
+    let all = endpoints(&[
+        ("GET", "/"),
+        ("GET", "/users/{id}"),
+        ("GET", "/users/export"),
+        ("GET", "/users/{id}:purge"),
+        ("GET", "/users/{id}/files/{path+}"),
+        ("GET", "/users/"),
+    ]);
+    for (text, expected) in [
+        ("/", Some("/")),
+        ("/users/{id}", Some("/users/{id}")),
+        ("/users/{userId}", Some("/users/{id}")),
+        ("/users/export", Some("/users/export")),
+        ("/users/{x}:purge", Some("/users/{id}:purge")),
+        ("/users/{x}/files/{rest+}", Some("/users/{id}/files/{path+}")),
+        ("/users/", Some("/users/")),
+        ("/users", None),
+        ("/users/{id}/", None),
+        ("/users/7", None),
+        ("/users/EXPORT", None),
+        ("/users/{x}:PURGE", None),
+        ("/users/{x+}", None),
+        ("/users/{x}/files/{rest}", None),
+        ("/users/{x}/files", None),
+        ("/{any}/{id}", None),
+    ] {
+        assert_eq!(named(&all, "GET", text), expected, "{text}");
+        assert_eq!(named(&all, "HEAD", text), expected, "{text} by way of GET");
+        assert_eq!(named(&all, "POST", text), None, "{text}");
+    }
+}
+
+#[test]
+fn a_template_for_head_names_the_endpoint_that_its_paths_have() {
+    let all = endpoints(&[
+        ("GET", "/a"),
+        ("HEAD", "/a/"),
+        ("GET", "/b/export"),
+        ("GET", "/b/{x}/c"),
+        ("HEAD", "/b/{y}"),
+        ("GET", "/d/{x}"),
+        ("HEAD", "/d/me"),
+        ("GET", "/e/{x}:v"),
+        ("HEAD", "/e/{x}"),
+        ("GET", "/f/{x}/{y}"),
+        ("HEAD", "/f/{z+}"),
+        ("GET", "/g/I"),
+        ("HEAD", "/g/i"),
+        ("GET", "/h/{x}"),
+        ("HEAD", "/h/{x}/"),
+        ("GET", "/i/{x+}"),
+        ("HEAD", "/i/{x}/{y+}"),
+        ("GET", "/j/{x+}"),
+        ("HEAD", "/j/{x}"),
+    ]);
+    for (text, path, expected) in [
+        ("/a", "/a", None),
+        ("/a/", "/a/", None),
+        ("/b/export", "/b/export", None),
+        ("/b/{z}", "/b/7", Some("/b/{y}")),
+        ("/h/{x}/", "/h/7/", None),
+        ("/i/{x+}", "/i/7", None),
+        ("/j/{x+}", "/j/7/8", Some("/j/{x+}")),
+        ("/b/{x}/c", "/b/7/c", Some("/b/{x}/c")),
+        ("/d/{x}", "/d/7", Some("/d/{x}")),
+        ("/d/me", "/d/me", Some("/d/me")),
+        ("/e/{x}:v", "/e/7:v", None),
+        ("/f/{x}/{y}", "/f/7/8", None),
+        ("/g/I", "/g/I", None),
+    ] {
+        assert_eq!(named(&all, "HEAD", text), expected, "{text}");
+        assert_eq!(found(&all, "HEAD", path), expected, "{path}");
+    }
+}
+
 #[test]
 fn a_segment_that_some_server_reads_as_a_literal_matches_nothing() {
     let templates =

@@ -12,6 +12,7 @@
 //! whatever a client sends. Nothing recurses, and the nodes are in one list, so that deep templates
 //! cannot overflow the stack when they are searched, cloned or dropped.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::Endpoint;
@@ -25,6 +26,9 @@ use super::template_error::{TemplateError, TemplateErrorKind};
 /// The most segments that all templates of a new catalog have together, each prefix once. A
 /// segment takes some 600 bytes of memory.
 pub const MAX_NODES: usize = 500_000;
+
+/// The most lengths of a rest of a path that are tried for a template.
+const MAX_REST_TRIED: usize = 32;
 
 /// All endpoints of a catalog.
 #[derive(Clone, Debug, Default)]
@@ -114,22 +118,66 @@ impl EndpointTree {
     #[must_use]
     pub fn find(&self, method: &str, path: &RequestPath) -> Option<&Endpoint> {
         let segments: Vec<_> = path.segments().collect();
+        self.find_leaf(method, &segments).map(|leaf| &leaf.endpoint)
+    }
+
+    fn find_leaf(&self, method: &str, segments: &[&str]) -> Option<&Leaf> {
         if segments.split_last().is_some_and(|(_, before)| before.iter().any(|s| ends_path(s))) {
             return None;
         }
-        let own = self.search(method, &segments).ok()?;
-        let leaf = match own {
-            own if method != "HEAD" => own?,
-            own => {
-                let get = self.search("GET", &segments).ok()?;
-                match (own, get) {
-                    // Servers differ in whether the method or the path counts first.
-                    (Some(own), Some(get)) if get.is_before(own) => return None,
-                    (own, get) => own.or(get)?,
-                }
+        let own = self.search(method, segments).ok()?;
+        if method != "HEAD" {
+            return own;
+        }
+        let get = self.search("GET", segments).ok()?;
+        match (own, get) {
+            // Servers differ in whether the method or the path counts first.
+            (Some(own), Some(get)) if get.is_before(own) => None,
+            (own, get) => own.or(get),
+        }
+    }
+
+    /// The endpoint of a template of this shape, whatever its parameters are called; for `HEAD` without one
+    /// that of `GET`. It is the endpoint that [`EndpointTree::find`] finds for a path of the template whose
+    /// parameters resemble nothing in the catalog: a template never allows what none of its paths does.
+    #[must_use]
+    pub fn find_template(&self, method: &str, template: &Template) -> Option<&Endpoint> {
+        /// Text that no literal and no verb has.
+        const ANY: &str = "\u{1}";
+        let of_get = || if method == "HEAD" { self.leaf("GET", template) } else { None };
+        let named = self.leaf(method, template).or_else(of_get)?;
+        let texts: Vec<Cow<'_, str>> = template
+            .parts
+            .iter()
+            .map(|part| match part {
+                SegmentPattern::Literal(literal) => Cow::Borrowed(&**literal),
+                SegmentPattern::Verb { verb, .. } => Cow::Owned(format!("{ANY}:{verb}")),
+                SegmentPattern::Parameter(_) | SegmentPattern::Rest(_) => Cow::Borrowed(ANY),
+            })
+            .collect();
+        let mut segments: Vec<_> = texts.iter().map(AsRef::as_ref).collect();
+        // A rest has any length, and other templates can take the paths of some.
+        let lengths = if template.has_rest() { MAX_REST_TRIED } else { 1 };
+        for _ in 0..lengths {
+            let found = self.find_leaf(method, &segments);
+            if found.is_some_and(|found| std::ptr::eq(found, named)) {
+                return Some(&named.endpoint);
             }
-        };
-        Some(&leaf.endpoint)
+            segments.push(ANY);
+        }
+        None
+    }
+
+    /// The end of the template of this shape.
+    fn leaf(&self, method: &str, template: &Template) -> Option<&Leaf> {
+        let mut node = self.root(method)?;
+        for part in &template.parts {
+            if let SegmentPattern::Rest(_) = part {
+                return node.rest.as_ref();
+            }
+            node = self.child(node, part)?;
+        }
+        node.leaf.as_ref()
     }
 
     /// Whether a template of this method has a parameter where this template has a literal with a
@@ -157,15 +205,7 @@ impl EndpointTree {
 
     /// Whether an endpoint of this method has the shape of this template.
     pub(in crate::policy::catalog) fn has_shape(&self, method: &str, template: &Template) -> bool {
-        let mut node = self.root(method);
-        for part in &template.parts {
-            let Some(here) = node else { return false };
-            if let SegmentPattern::Rest(_) = part {
-                return here.rest.is_some();
-            }
-            node = self.child(here, part);
-        }
-        node.is_some_and(|node| node.leaf.is_some())
+        self.leaf(method, template).is_some()
     }
 
     #[cfg(test)]

@@ -36,7 +36,7 @@ const MAX_FILE_NAME_LEN: usize = 255;
 
 type Values = BTreeMap<Box<str>, ClaimValue>;
 
-impl FileValidator {
+impl FileValidator<'_> {
     pub(super) fn issuers(&mut self, raw: OrderedMap<RawIssuer>, file: &mut CatalogFile) {
         let count = raw.0.len();
         if let Some((first_above, _)) = raw.0.get(MAX_ISSUERS) {

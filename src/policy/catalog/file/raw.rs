@@ -11,7 +11,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::value::{RawValue, present_key};
+use super::value::{RawScalar, RawValue, present_key};
 use crate::policy::catalog::issuer::ClaimValue;
 use crate::policy::catalog::required_scopes::RawScopeList;
 
@@ -60,6 +60,8 @@ pub(super) struct RawFile {
     pub(super) endpoints: Vec<RawEndpoint>,
     #[serde(default)]
     pub(super) issuers: OrderedMap<RawIssuer>,
+    #[serde(default)]
+    pub(super) resources: OrderedMap<RawResource>,
 }
 
 #[derive(Default, Deserialize)]
@@ -129,6 +131,32 @@ pub(super) struct RawEndpoint {
     #[serde(default, deserialize_with = "present_key")]
     pub(super) any_of: Option<RawScopeList>,
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawResource {
+    pub(super) audience: Option<Spanned<String>>,
+    pub(super) actions: Spanned<OrderedMap<Vec<Spanned<RawActionRule>>>>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) known: Option<Spanned<RawKnown>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawActionRule {
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) when: Option<RawWhen>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) scopes: Option<RawScopeList>,
+    #[serde(default, deserialize_with = "present_key")]
+    pub(super) any_of: Option<RawScopeList>,
+}
+
+/// The conditions of a rule.
+pub(super) type RawWhen = Spanned<RawValue<OrderedMap<Spanned<RawScalar>>>>;
+
+/// The resources of a type by id, each with its properties.
+pub(super) type RawKnown = RawValue<OrderedMap<Option<OrderedMap<Spanned<RawScalar>>>>>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

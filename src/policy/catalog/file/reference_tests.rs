@@ -11,8 +11,10 @@ use super::MAX_AUDIENCE_LEN;
 use super::host::MAX_URL_LEN;
 use super::issuers::{MAX_PREFIX_LEN, MAX_VALUE_LEN};
 use super::raw::{
-    RawAudience, RawEndpoint, RawFile, RawIssuer, RawParty, RawRole, RawScope, RawUser,
+    RawActionRule, RawAudience, RawEndpoint, RawFile, RawIssuer, RawParty, RawResource, RawRole,
+    RawScope, RawUser,
 };
+use super::resources;
 use super::{CatalogFile, MAX_AUDS, MAX_CLOCK_SKEW, MAX_HOSTS, MAX_LEN};
 use crate::policy::catalog::MAX_TOKEN_TTL;
 use crate::policy::catalog::endpoint::MAX_PATH_LEN;
@@ -85,6 +87,7 @@ fn parser_schema_and_reference_have_the_same_keys() {
         ("Roles", "/$defs/role", parser_keys::<RawRole>()),
         ("Endpoints", "/$defs/endpoint", parser_keys::<RawEndpoint>()),
         ("Issuers", "/$defs/issuer", parser_keys::<RawIssuer>()),
+        ("Resources", "/$defs/resource", parser_keys::<RawResource>()),
     ] {
         assert!(!keys.is_empty(), "{heading}");
         let object = schema.pointer(pointer).expect(heading);
@@ -102,6 +105,7 @@ fn parser_schema_and_reference_have_the_same_keys() {
     for (pointer, keys) in [
         ("/$defs/credentialSource", parser_keys::<RawParty>()),
         ("/$defs/userSource", parser_keys::<RawUser>()),
+        ("/$defs/actionRule", parser_keys::<RawActionRule>()),
     ] {
         let properties = schema.pointer(pointer).expect(pointer)["properties"].as_object();
         let own: Vec<_> = properties.expect(pointer).keys().map(String::as_str).collect();
@@ -133,6 +137,14 @@ fn schema_and_reference_state_the_parser_bounds() {
         ("/$defs/issuer/properties/jwks_url/maxLength", MAX_URL_LEN),
         ("/$defs/issuer/properties/aliases/maxItems", MAX_ENTRIES),
         ("/$defs/issuer/properties/jwks/properties/keys/maxItems", key_set::MAX_KEYS),
+        ("/properties/resources/maxProperties", resources::MAX_RESOURCE_TYPES),
+        ("/$defs/resource/properties/actions/maxProperties", resources::MAX_ACTIONS),
+        ("/$defs/resource/properties/actions/additionalProperties/maxItems", resources::MAX_RULES),
+        ("/$defs/actionRule/properties/when/maxProperties", resources::MAX_CONDITIONS),
+        ("/$defs/resource/properties/known/maxProperties", resources::MAX_KNOWN),
+        ("/$defs/resource/properties/known/propertyNames/maxLength", resources::MAX_ID_LEN),
+        ("/$defs/knownProperties/maxProperties", resources::MAX_PROPERTIES),
+        ("/$defs/propertyValue/maxLength", resources::MAX_VALUE_LEN),
     ] {
         assert_eq!(schema.pointer(pointer), Some(&bound.into()), "{pointer}");
     }
@@ -159,6 +171,14 @@ fn schema_and_reference_state_the_parser_bounds() {
         format!("| `usable_for` | {MAX_USABLE_FOR} seconds |"),
         format!("| path | {MAX_PATH_LEN} bytes |"),
         format!("| segments of all paths | {nodes} |"),
+        format!("| resource types | {} |", resources::MAX_RESOURCE_TYPES),
+        format!("| actions of one type | {} |", resources::MAX_ACTIONS),
+        format!("| rules of one action | {} |", resources::MAX_RULES),
+        format!("| conditions of one rule | {} |", resources::MAX_CONDITIONS),
+        format!("| `known` of all types together | {} |", resources::MAX_KNOWN),
+        format!("| properties of one known resource | {} |", resources::MAX_PROPERTIES),
+        format!("| id of a known resource | {} bytes |", resources::MAX_ID_LEN),
+        format!("| value of a property | {} bytes |", resources::MAX_VALUE_LEN),
         "| scope name | 128 bytes |".to_owned(),
         "| name of an audience or role | 128 bytes |".to_owned(),
         "| method | 32 characters |".to_owned(),
@@ -193,6 +213,10 @@ fn endpoint(keys: &str) -> String {
     format!("scopes: {{ a: }}\nendpoints: [{{ {keys} }}]\n")
 }
 
+fn resource(keys: &str) -> String {
+    format!("audiences: {{ p: }}\nscopes: {{ a: }}\nresources: {{ r: {{ {keys} }} }}\n")
+}
+
 fn issuer(keys: &str) -> String {
     format!("audiences: {{ p: }}\nscopes: {{}}\nissuers: {{ x: {{ {keys} }} }}\n")
 }
@@ -210,6 +234,20 @@ fn parser_and_schema_accept_every_form_of_an_issuer() {
          scope_claims: [a], audiences: { \"urn:a\": p }, without_aud: p, confirmation: caller",
     ] {
         assert_eq!(accepted(&issuer(keys)), (true, true), "{keys}");
+    }
+}
+
+#[test]
+fn parser_and_schema_accept_every_form_of_a_resource() {
+    for keys in [
+        "actions: { x: [{ scopes: none }] }",
+        "audience: p, actions: { x: [{ any_of: [a] }], \"a:b@c.d_e-1\": [{ scopes: [a], any_of: [a] }] }",
+        "actions: { x: [{ when: { resource.a: b, action.c-d_e:f@g: -1.5e3 }, scopes: [a] },
+                       { when: { action.a: true }, scopes: [a] }, { scopes: none }] }",
+        "actions: { x: [{ scopes: none }] }, known: {}",
+        "actions: { x: [{ scopes: none }] }, known: { \"a/b c\": , 7: { owner_id: \"o'b|c\", n: 1 } }",
+    ] {
+        assert_eq!(accepted(&resource(keys)), (true, true), "{keys}");
     }
 }
 
@@ -310,7 +348,34 @@ fn parser_and_schema_refuse_the_same_wrong_shapes() {
         "jwks_file: a, algorithms: [RS256], company: { is: acme }, jwks_uri: a",
     ];
     let issuers = issuers.iter().map(|keys| issuer(keys));
-    let endpoints = endpoints.chain(issuers);
+    let rule = "actions: { x: [{ scopes: none }] }";
+    let resources = [
+        "audience: p",
+        "actions: {}",
+        "actions: { x: [] }",
+        "actions: { x: { scopes: [a] } }",
+        "actions: { \"x y\": [{ scopes: none }] }",
+        "actions: { x: [{ when: { resource.a: 1 } }] }",
+        "actions: { x: [{ scopes: [] }] }",
+        "actions: { x: [{ scopes: none, any_of: [a] }] }",
+        "actions: { x: [{ when: {}, scopes: [a] }] }",
+        "actions: { x: [{ when: , scopes: [a] }] }",
+        "actions: { x: [{ when: { status: 1 }, scopes: [a] }] }",
+        "actions: { x: [{ when: { resource.a.b: 1 }, scopes: [a] }] }",
+        "actions: { x: [{ when: { resource.a: [1] }, scopes: [a] }] }",
+        "actions: { x: [{ when: { resource.a: ~ }, scopes: [a] }] }",
+        &format!("{rule}, known: "),
+        &format!("{rule}, known: [a]"),
+        &format!("{rule}, known: {{ \"\": }}"),
+        &format!("{rule}, known: {{ a: {{ b: ~ }} }}"),
+        &format!("{rule}, known: {{ a: {{ owner_id: 7 }} }}"),
+        &format!("{rule}, ids: []"),
+    ];
+    let resources: Vec<_> = resources.iter().map(|keys| resource(keys)).collect();
+    let reserved = ["scope", "route"];
+    let reserved =
+        reserved.map(|name| format!("scopes: {{}}\nresources: {{ {name}: {{ {rule} }} }}\n"));
+    let endpoints = endpoints.chain(issuers).chain(resources).chain(reserved);
     for yaml in wrong.iter().map(|yaml| (*yaml).to_owned()).chain(endpoints) {
         assert_eq!(accepted(&yaml), (false, false), "{yaml}");
     }

@@ -35,13 +35,26 @@ pub(super) fn quoted(text: &str) -> String {
     text::quoted(text, 160)
 }
 
-pub(super) struct FileValidator {
+pub(super) struct FileValidator<'a> {
+    /// The text of the file.
+    pub(super) yaml: &'a str,
     pub(super) problems: Vec<CatalogError>,
     /// Whether the rules for new files apply, or the file is in force already.
     pub(super) is_new: bool,
 }
 
-impl FileValidator {
+impl<'a> FileValidator<'a> {
+    /// The text of the file at a place.
+    pub(super) fn source(&self, at: Location) -> &'a str {
+        let span = at.span();
+        let bytes = span.byte_offset().zip(span.byte_len());
+        let text = bytes.and_then(|(from, len)| {
+            let from = usize::try_from(from).ok()?;
+            self.yaml.get(from..from.checked_add(usize::try_from(len).ok()?)?)
+        });
+        text.unwrap_or_default()
+    }
+
     pub(super) fn problem(&mut self, at: Location, message: String) {
         self.problems.push(CatalogError {
             line: at.line().max(1),
@@ -151,6 +164,7 @@ impl FileValidator {
             self.endpoint(&raw, &mut file);
         }
         self.issuers(raw.issuers, &mut file);
+        self.resources(raw.resources, &mut file);
         file
     }
 
@@ -342,15 +356,16 @@ impl FileValidator {
             let name = self.name(text);
             self.declared(text, name, &file.audiences, "an audience")
         });
-        let required = match required_scopes::read(raw.scopes.as_ref(), raw.any_of.as_ref()) {
-            Ok(required) => required,
-            Err((at, message)) => {
-                self.problem(at.unwrap_or(raw.path.referenced), message);
-                RequiredScopes::default()
-            }
-        };
-        let scopes = self.scope_list(required.scopes, audience.as_ref(), file);
-        let any_of = self.scope_list(required.any_of, audience.as_ref(), file);
+        let required =
+            match required_scopes::read("an endpoint", raw.scopes.as_ref(), raw.any_of.as_ref()) {
+                Ok(required) => required,
+                Err((at, message)) => {
+                    self.problem(at.unwrap_or(raw.path.referenced), message);
+                    RequiredScopes::default()
+                }
+            };
+        let scopes = self.scope_list(required.scopes, audience.as_ref(), "endpoint", file);
+        let any_of = self.scope_list(required.any_of, audience.as_ref(), "endpoint", file);
         let endpoint = Endpoint { audience, scopes, any_of, needs_no_scope: required.no_scope };
         let name = format!("{} {}", raw.method.value, raw.path.value);
         file.endpoints_by_name.insert(name.clone(), endpoint.clone());
@@ -370,11 +385,12 @@ impl FileValidator {
         }
     }
 
-    /// Scopes of a list of an endpoint, each once. All exist, and belong to its audience.
-    fn scope_list(
+    /// Scopes of a list of an endpoint or of a rule, each once. All exist, and belong to its audience.
+    pub(super) fn scope_list(
         &mut self,
         texts: &[Spanned<String>],
         audience: Option<&Name>,
+        what: &str,
         file: &CatalogFile,
     ) -> Vec<Scope> {
         let mut scopes = Vec::new();
@@ -388,7 +404,7 @@ impl FileValidator {
                 && !of.contains(audience)
             {
                 let message =
-                    format!("`{scope}` does not belong to the endpoint's audience `{audience}`");
+                    format!("`{scope}` does not belong to the {what}'s audience `{audience}`");
                 self.problem(text.referenced, message);
             }
             if !scopes.contains(&scope) {

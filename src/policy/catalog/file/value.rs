@@ -87,6 +87,57 @@ where
     T::deserialize(reader).map(Some)
 }
 
+/// A scalar, of which the type counts.
+#[derive(Debug)]
+pub(in crate::policy::catalog) enum RawScalar {
+    /// A string.
+    Text(Box<str>),
+    /// A boolean.
+    Bool(bool),
+    /// A number, whose exact value only the text of the file has.
+    Number,
+    /// Nothing, as in `status:`.
+    Nothing,
+}
+
+impl<'de> Deserialize<'de> for RawScalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct RawScalarVisitor;
+        impl Visitor<'_> for RawScalarVisitor {
+            type Value = RawScalar;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a number or a boolean")
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<RawScalar, E> {
+                Ok(RawScalar::Text(value.into()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<RawScalar, E> {
+                Ok(RawScalar::Bool(value))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<RawScalar, E> {
+                Ok(RawScalar::Number)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<RawScalar, E> {
+                Ok(RawScalar::Number)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<RawScalar, E> {
+                Ok(RawScalar::Number)
+            }
+
+            fn visit_unit<E>(self) -> Result<RawScalar, E> {
+                Ok(RawScalar::Nothing)
+            }
+        }
+        deserializer.deserialize_any(RawScalarVisitor)
+    }
+}
+
 impl<'de> Deserialize<'de> for ClaimValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ClaimValueVisitor;
