@@ -115,6 +115,7 @@ def charts():
                 "issuer": "https://id.example.org",
                 "authorizeUrl": "https://platform.example.org/authorize",
             },
+            "http": {"enabled": True, "url": "https://pdp.example.org"},
             "metrics": {"serviceMonitor": {"enabled": True, "labels": {"a": "b"}}},
             "traces": {"endpoint": "http://collector:4317", "sample": 1000},
             "networkPolicy": {"egress": [{"ports": [{"protocol": "TCP", "port": 443}]}]},

@@ -50,6 +50,7 @@ fn query(number: u64) -> Query {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     }
 }
 

@@ -36,6 +36,7 @@ fn query(needs: Requirement) -> Query {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     }
 }
 

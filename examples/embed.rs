@@ -71,6 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     };
     // A change is in force once its call has returned, so no revision needs to be waited for.
     let answer = session.check(&query, Revision::ZERO).await?;

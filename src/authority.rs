@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod admission;
 pub mod api_keys;
 pub mod authorization_codes;
+pub mod batch;
 pub mod caller_limits;
 mod catalogs;
 mod change_feed;

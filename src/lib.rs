@@ -16,6 +16,8 @@
 //! | [`envoy`] | the messages of Envoy's external authorization |
 //! | [`observe`] | the log, the access log, the decision log, traces, the endpoint for Prometheus |
 //! | [`grpc`] | the handlers: parse, call the session, render; each [`authority::problem`] becomes a status |
+//! | [`web`] | what the servers over plain HTTP have in common: answers, and the reading of bodies |
+//! | [`authzen`] | the OpenID AuthZEN API: parse JSON, call the session, render |
 //! | [`oauth`] | the authorization server for API clients: parse a form, call the session, render |
 //! | [`transport`] | the listeners, workers, connections, TLS, limits and timeouts |
 //! | [`server`] | the life of the process: flags, open, serve, drain, close |
@@ -97,6 +99,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod authority;
+pub mod authzen;
 pub mod cli;
 pub mod envoy;
 pub mod gateway;
@@ -108,6 +111,7 @@ pub mod policy;
 pub mod server;
 pub mod store;
 pub mod transport;
+pub mod web;
 pub mod wire;
 
 /// The messages and services of the API, generated from `proto/scopegate/v1`. The comments of the

@@ -12,6 +12,7 @@ mod demo;
 pub mod detachment;
 pub mod etcd_args;
 mod first_key_file;
+mod http_url;
 pub mod initialisation;
 mod memory_share;
 mod own_issuer;
@@ -192,7 +193,7 @@ async fn serve(
         }
     };
     let requires_keys = authority.requires_keys();
-    if outer_address(args).is_some() && !requires_keys {
+    if exposed_address(args).is_some() && !requires_keys {
         tracing::warn!(
             "callers are not authenticated: every client that reaches this address can change everything"
         );
@@ -209,10 +210,12 @@ async fn serve(
     let oauth_address = listener.oauth_address.map(tracing::field::display);
     let address = ListenAddress::main(&listener.addresses);
     let all: Vec<_> = listener.addresses.iter().map(ToString::to_string).collect();
+    let http_address = listener.http_address.map(tracing::field::display);
     tracing::info!(
         address = address.map(tracing::field::display),
         addresses = all.join(","),
         oauth_address,
+        http_address,
         %data_dir,
         %revision,
         callers,
@@ -383,8 +386,8 @@ async fn prepare(
     args: &ServeArgs,
 ) -> Result<bool, StartupError> {
     let is_open_to_all = !args.allow_unauthenticated && !authority.requires_keys();
-    if let Some(address) = outer_address(args).filter(|_| is_open_to_all) {
-        return Err(open_to_all(args, address));
+    if let (Some(exposed), true) = (exposed_address(args), is_open_to_all) {
+        return Err(open_to_all(args, exposed));
     }
     let rejected = apply_catalog(authority, catalog, args).await?;
     let in_force = authority.internal_session(SERVE).catalog().await.map_err(startup_error)?;
@@ -402,16 +405,18 @@ async fn prepare(
     Ok(rejected)
 }
 
-/// The first address that other machines reach.
-fn outer_address(args: &ServeArgs) -> Option<&ListenAddress> {
-    args.listen.iter().find(|address| !address.is_local())
+/// The flag and the address for callers that other machines reach, if there is one.
+fn exposed_address(args: &ServeArgs) -> Option<(&'static str, ListenAddress)> {
+    let http = args.http.map(|address| ("--http", ListenAddress::Tcp(address)));
+    let mut all = args.listen.iter().map(|address| ("--listen", address.clone())).chain(http);
+    all.find(|(_, address)| !address.is_local())
 }
 
 /// The error for an address that others reach, when no key exists and the operator has not allowed
 /// callers without one.
-fn open_to_all(args: &ServeArgs, address: &ListenAddress) -> StartupError {
+fn open_to_all(args: &ServeArgs, (flag, address): (&str, ListenAddress)) -> StartupError {
     StartupError::Config(format!(
-        "--listen {address} is not a loopback address and there is no key yet, so every client that \
+        "{flag} {address} is not a loopback address and there is no key yet, so every client that \
          reaches it could change everything: make the first key with `scopegate keys bootstrap --data-dir {}`, \
          listen on 127.0.0.1, or give --allow-unauthenticated",
         args.data_dir.display()
@@ -424,9 +429,9 @@ fn catalog_of(args: &ServeArgs) -> Result<CatalogAtStart, StartupError> {
     // Without a store there is no key. This is reported before anything opens. A new replica gets the store
     // of its cluster.
     let exists = args.replica.is_replica() || Store::exists(&args.data_dir);
-    let is_open_to_all = !args.allow_unauthenticated && !exists;
-    if let Some(address) = outer_address(args).filter(|_| is_open_to_all) {
-        return Err(open_to_all(args, address));
+    let needs_key = !args.allow_unauthenticated && !exists;
+    if let (Some(exposed), true) = (exposed_address(args), needs_key) {
+        return Err(open_to_all(args, exposed));
     }
     if args.demo {
         return Ok(CatalogAtStart::Text(DEMO_CATALOG.to_owned()));

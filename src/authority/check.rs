@@ -1,7 +1,7 @@
 //! Check: decides checks from the facts of one published revision (D12).
 //!
-//! Not here: how a request is parsed and a reply is rendered; see `wire`. The rules of a decision
-//! are in [`crate::policy::decision`].
+//! Not here: many checks at once; see [`super::batch`]. Nor how a request is parsed and a reply is
+//! rendered; see `wire`. The rules of a decision are in [`crate::policy::decision`].
 
 use std::mem;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::policy::consent::{Consent, Parties};
 use crate::policy::credential::Credential;
 use crate::policy::decision::{self, Explanation, Verdict};
 use crate::policy::id::{CompanyId, CredentialId, UserId};
-use crate::policy::query::{Asked, Query, Request, Subject};
+use crate::policy::query::{Asked, Query, Subject};
 use crate::policy::reason::Reason;
 use crate::policy::revision::Revision;
 use crate::policy::scope::Scope;
@@ -52,7 +52,7 @@ pub struct ProvenClient {
 
 impl ProvenClient {
     /// The client of a request, if it is proven.
-    fn of(asked: Asked<'_>, is_proven: bool) -> Option<Self> {
+    pub(super) fn of(asked: Asked<'_>, is_proven: bool) -> Option<Self> {
         match asked {
             Asked::Client(query, _) if is_proven => Self::taken_from(query),
             _ => None,
@@ -73,7 +73,7 @@ impl ProvenClient {
 
 /// The facts of one query, all of one revision.
 #[derive(Default)]
-struct CheckFacts {
+pub(super) struct CheckFacts {
     company: Option<Arc<Company>>,
     credential: Option<Arc<Credential>>,
     user: Option<Arc<User>>,
@@ -82,7 +82,7 @@ struct CheckFacts {
 }
 
 impl CheckFacts {
-    fn facts<'a>(&'a self, view: &'a Snapshot, now: Timestamp) -> decision::Facts<'a> {
+    pub(super) fn facts<'a>(&'a self, view: &'a Snapshot, now: Timestamp) -> decision::Facts<'a> {
         decision::Facts {
             catalog: &view.catalog,
             company: self.company.as_deref(),
@@ -97,7 +97,7 @@ impl CheckFacts {
 
     /// The earliest expiry after `mark` from which on the answer is the same as at `now`. None if it is
     /// the same at `mark` already.
-    fn decided_since<T: PartialEq>(
+    pub(super) fn decided_since<T: PartialEq>(
         &self,
         query: &Query,
         view: &Snapshot,
@@ -134,20 +134,15 @@ impl Session<'_> {
         self.decide(asked.into(), at_least, decision::decide).await
     }
 
-    /// Decides a check for a gateway; see [`decision::decide_for_gateway`]. A call that reaches less than
-    /// `least` is denied.
+    /// Decides a check for a gateway; see [`decision::decide_for_gateway`].
     ///
     /// # Errors
     /// As for a check.
     pub async fn check_for_gateway<'q>(
         &self,
         asked: impl Into<Asked<'q>>,
-        least: Reach,
     ) -> Result<Answer, AuthorityError> {
-        let decide = |query: &Query, facts: decision::Facts<'_>| {
-            decision::decide_for_gateway(query, facts, least)
-        };
-        self.decide(asked.into(), Revision::ZERO, decide).await
+        self.decide(asked.into(), Revision::ZERO, decision::decide_for_gateway).await
     }
 
     async fn decide(
@@ -168,99 +163,8 @@ impl Session<'_> {
         Ok(Answer { verdict, revision, client })
     }
 
-    /// Decides many checks at one published revision, in the order of the request (D13).
-    ///
-    /// # Errors
-    /// As for a check. The first query whose audience is ambiguous fails all, and the error has its
-    /// index.
-    pub async fn batch_check(
-        &self,
-        requests: &mut [Request],
-        at_least: Revision,
-    ) -> Result<(Vec<Answer>, Revision), AuthorityError> {
-        let start = Instant::now();
-        self.authority.wait_for(at_least).await?;
-        const YIELD_EVERY: usize = 50;
-        let mut proof = Proof::new(self.deadline);
-        'attempts: for _ in 0..ATTEMPTS {
-            let view = self.authority.facts.view().await?;
-            if let Err(error) = self.prove_all(&view, requests, &mut proof).await {
-                self.authority.wait_and_retry(error).await?;
-                continue;
-            }
-            // Consecutive checks often have the same subject: their facts are loaded once.
-            let mut all: Vec<(CheckFacts, usize)> = Vec::new();
-            for (index, Request { query, .. }) in requests.iter().enumerate() {
-                let before = index.checked_sub(1).and_then(|before| requests.get(before));
-                if let (Some(before), Some((_, end))) = (before, all.last_mut())
-                    && query.same_subject_as(&before.query)
-                {
-                    *end = index + 1;
-                    continue;
-                }
-                match self.authority.load_facts(&view, query).await {
-                    Ok(loaded) => all.push((loaded, index + 1)),
-                    Err(error) => {
-                        self.authority.wait_and_retry(error).await?;
-                        continue 'attempts;
-                    }
-                }
-            }
-            // Read after all facts, once for all checks (D19).
-            let now = self.authority.clock.now();
-            let mut decided = Vec::with_capacity(requests.len());
-            let mut subjects = all.iter();
-            let mut current = subjects.next();
-            for (index, request) in requests.iter().enumerate() {
-                if current.is_some_and(|(_, end)| *end <= index) {
-                    current = subjects.next();
-                }
-                let Some((loaded, _)) = current else {
-                    return Err(StoreError::Unavailable.into());
-                };
-                let facts = loaded.facts(&view, now);
-                self.authority.touch(&request.query, facts);
-                let verdict = decision::decide(&request.query, facts)
-                    .map_err(|error| AuthorityError::AudienceOf(index, error))?;
-                let is_proven =
-                    request.client.is_some() && decision::is_client_proven(&request.query, facts);
-                decided.push((verdict, is_proven));
-                if index % YIELD_EVERY == YIELD_EVERY - 1 {
-                    // A large batch yields to other tasks. Its facts and time are fixed already.
-                    tokio::task::yield_now().await;
-                }
-            }
-            let decided_since = |mark| {
-                let (mut from, mut last) = (0, None);
-                for (loaded, end) in &all {
-                    let own = requests.iter().zip(&decided).take(*end).skip(from);
-                    let since = own.filter_map(|(request, (verdict, _))| {
-                        let question = decision::decide;
-                        loaded.decided_since(&request.query, &view, (mark, now), verdict, question)
-                    });
-                    last = since.max().max(last);
-                    from = *end;
-                }
-                last
-            };
-            self.authority.persist_reported(now, decided_since).await?;
-            let measures = &self.authority.measures;
-            let answers =
-                requests.iter_mut().zip(decided).map(|(request, (verdict, is_proven))| {
-                    measures.decided(&verdict);
-                    self.report(&request.query, &verdict, view.at);
-                    let client = ProvenClient::of(request.into(), is_proven);
-                    Answer { verdict, revision: view.at, client }
-                });
-            let answers = answers.collect();
-            measures.batches.note(start.elapsed());
-            return Ok((answers, view.at));
-        }
-        Err(StoreError::Unavailable.into())
-    }
-
     /// Reports a decision to the observer of decisions.
-    fn report(&self, query: &Query, verdict: &Verdict, revision: Revision) {
+    pub(super) fn report(&self, query: &Query, verdict: &Verdict, revision: Revision) {
         if let Some(observer) = &self.authority.decisions {
             observer.decided(&self.caller, self.context, query, verdict, revision);
         }
@@ -368,7 +272,11 @@ impl Authority {
     }
 
     /// Loads the facts of a query at the snapshot's revision.
-    async fn load_facts(&self, view: &Snapshot, query: &Query) -> Result<CheckFacts, ReadError> {
+    pub(super) async fn load_facts(
+        &self,
+        view: &Snapshot,
+        query: &Query,
+    ) -> Result<CheckFacts, ReadError> {
         let Subject::Known { company, credential } = &query.subject else {
             return Ok(CheckFacts::default());
         };

@@ -150,6 +150,7 @@ impl Session<'_> {
             token: Some(PresentedToken::Verified(Arc::clone(&token))),
             user: None,
             owner: None,
+            denies_own: false,
         };
         let question = |_: &Query, facts: Facts<'_>| Ok(is_live(&token, facts));
         let asked = &mut Asked::from(&query);

@@ -91,6 +91,7 @@ impl Session<'_> {
             token: None,
             user: None,
             owner: None,
+            denies_own: false,
         };
         let presented = ClientCredential::bearer_token(token.to_owned());
         let client = Client { presented, company: company.cloned(), credential: None };

@@ -23,6 +23,8 @@ pub enum LeaseExemption {
     Health,
     /// It tells the schema of the API.
     Reflection,
+    /// It tells the paths of the HTTP API.
+    Paths,
     /// It is for another replica, which reads on from its revision.
     Peer,
     /// The head of the request is malformed.

@@ -263,6 +263,7 @@ impl Session<'_> {
             token: applicant.actor.clone().map(PresentedToken::Verified),
             user: request.grant.user().cloned(),
             owner: None,
+            denies_own: false,
         };
         let touch = |query: &Query, facts: Facts<'_>| authority.touch(query, facts);
         let question =

@@ -8,7 +8,6 @@
 
 use super::http_request::{Header, HttpRequest};
 use super::route::Route;
-use crate::policy::catalog::Reach;
 use crate::policy::catalog::endpoint::RequestPath;
 use crate::policy::catalog::file::is_method;
 use crate::policy::client_credential::ClientCredential;
@@ -25,8 +24,6 @@ const GRPC: &str = "GRPC";
 pub struct Question {
     /// The check.
     pub request: Request,
-    /// The least reach that is enough.
-    pub least: Reach,
     /// The client that the route names, if it is the one that calls.
     pub stated: Option<(CompanyId, CredentialId)>,
     /// Whether `authorization` holds a secret that the API must not get.
@@ -43,7 +40,8 @@ impl Question {
     /// # Errors
     /// The path or the method cannot be judged.
     pub fn new(route: Route, http: &HttpRequest<'_>) -> Result<Self, Unreadable> {
-        let Route { company, credential, audience, scopes, least, forwards_authorization } = route;
+        let Route { company, credential, audience, scopes, denies_own, forwards_authorization } =
+            route;
         let needs = match scopes {
             Some(scopes) => Requirement::Scopes(scopes),
             None => endpoint(http)?,
@@ -68,8 +66,10 @@ impl Question {
                 AskedSubject::Client(Client { presented, company, credential })
             }
         };
-        let request = subject.request(needs, audience, None, None);
-        Ok(Self { request, least, stated, hides_authorization })
+        // A gateway names no owner.
+        let mut request = subject.request(needs, audience, None, None);
+        request.query.denies_own = denies_own;
+        Ok(Self { request, stated, hides_authorization })
     }
 }
 

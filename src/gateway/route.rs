@@ -2,7 +2,6 @@
 //!
 //! Not here: how a gateway sends them.
 
-use crate::policy::catalog::Reach;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::scope::Scope;
 use crate::policy::text;
@@ -19,8 +18,8 @@ pub struct Route {
     pub audience: Option<Name>,
     /// The scopes that every request needs, at least one. None: the endpoint says it.
     pub scopes: Option<Vec<Scope>>,
-    /// The least reach that is enough. If it is the user's own records, the API must filter.
-    pub least: Reach,
+    /// Whether a request is denied that reaches only the user's own records. If not, the API must filter.
+    pub denies_own: bool,
     /// Whether the API gets `authorization` also if it holds a secret.
     pub forwards_authorization: bool,
 }
@@ -32,7 +31,7 @@ impl Default for Route {
             credential: None,
             audience: None,
             scopes: None,
-            least: Reach::All,
+            denies_own: true,
             forwards_authorization: false,
         }
     }
@@ -83,7 +82,7 @@ impl Route {
                 if value != "OWN" {
                     fields.wrong(name, "must be `OWN`, or be left out");
                 }
-                self.least = Reach::Own;
+                self.denies_own = false;
             }
             "forward_authorization" => {
                 if value != "true" {
@@ -126,7 +125,7 @@ mod tests {
             credential: CredentialId::parse("hr").ok(),
             audience: Name::parse("public").ok(),
             scopes: Some(scopes.to_vec()),
-            least: Reach::Own,
+            denies_own: false,
             forwards_authorization: true,
         };
         assert_eq!(all, Ok(expected));

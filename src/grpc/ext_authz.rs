@@ -27,8 +27,8 @@ pub(super) async fn check(
     let (http, question) = parse(message, &|aud| session.audience_by_aud(aud))?;
     let (response, described) = match question {
         Err(_) => unreadable(),
-        Ok(Question { mut request, least, stated, hides_authorization }) => {
-            let answer = session.check_for_gateway(&mut request, least).await?;
+        Ok(Question { mut request, stated, hides_authorization }) => {
+            let answer = session.check_for_gateway(&mut request).await?;
             decided(&http, stated, hides_authorization, answer)
         }
     };

@@ -11,20 +11,19 @@ use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::uri::Authority as UriAuthority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
-use http_body::Body as _;
 
 use super::counters::{Grant, OauthCounters};
-use super::form::{Form, FormLimits};
+use super::form::Form;
 use super::presented_client::{CLIENT_ID, PresentedClient};
-use super::refusal::{Body, ErrorCode, KEY_UNKNOWN, Refusal, TOO_MANY, UNAVAILABLE};
+use super::refusal::{ErrorCode, KEY_UNKNOWN, Refusal, TOO_MANY, UNAVAILABLE};
 use super::route::{Endpoint, Route};
 use super::token::UNKNOWN_AUDIENCE;
 use super::{documents, introspection, revocation, token};
 use crate::authority::access_log::AccessLogLine;
-use crate::authority::admission::{AdmissionError, Load, Presented};
+use crate::authority::admission::{Load, Presented};
 use crate::authority::caller_limits::{CallerLimits, CallsByKey};
 use crate::authority::client_proof::{ProvenActor, ProvenSecret};
 use crate::authority::code_redemption::{NamedAudience, PresentedCode};
@@ -45,13 +44,15 @@ use crate::observe::otlp::{HttpTrace, TracedSender};
 use crate::observe::peer_address::PeerAddress;
 use crate::observe::refused_clients::RefusedClients;
 use crate::observe::rejected_callers::RejectedCallers;
-use crate::observe::rejection::{RejectedCaller, RejectionReason};
+use crate::observe::rejection::RejectedCaller;
 use crate::observe::request_log::{ObservedRequest, RequestObserver};
 use crate::policy::cause::Cause;
 use crate::policy::id::{CompanyId, CredentialId, Name};
 use crate::policy::reason::Reason;
 use crate::policy::secret::SecretKind;
 use crate::proto::CheckRequest;
+use crate::web::answer::{Answer, Body, Responder, Use, without_body};
+use crate::web::body::BodyLimits;
 use crate::wire::access::CompanyScoped;
 
 /// The most bytes of a form of the token endpoint, and of the endpoints whose forms have a token (T31,
@@ -92,23 +93,6 @@ pub(crate) struct AuthorizationServer {
     memory: Account,
     refused: Arc<RefusedClients>,
     pub(crate) counters: OauthCounters,
-}
-
-/// What a request was for its connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// A client or a service proved who it is.
-    Proven,
-    /// It read a document that needs no proof.
-    Public,
-    /// It proved nothing.
-    Unproven,
-}
-
-/// The response to a request.
-pub(crate) struct Answer {
-    pub(crate) response: Leased<Response<Body>>,
-    pub(crate) use_of_connection: Use,
 }
 
 /// A request, when its form has arrived.
@@ -170,55 +154,6 @@ impl AuthorizationServer {
         self.refused.summarize();
     }
 
-    /// Answers one request.
-    pub(crate) async fn answer<B>(&self, request: Request<B>, peer: &Peer) -> Answer
-    where
-        B: http_body::Body<Data = Bytes> + Unpin,
-    {
-        let observer = self.settings.observer.as_ref();
-        let observed = observer.and_then(|observer| observer.observe(request.headers()));
-        let trace = observed.as_ref().and_then(ObservedRequest::http_trace);
-        let context = observed.map(|observed| observed.context);
-        let route = Route::of(request.uri().path());
-        let endpoint = route.as_ref().map(|route| route.endpoint);
-        let path = endpoint.map_or("other", Endpoint::path);
-        let line = AccessLogLine::begin(path.trim_start_matches('/'), context.as_ref());
-        let mut sender = Sender::default();
-        let method = request.method().clone();
-        let steps = trace.as_ref().map(HttpTrace::steps);
-        let responding = async {
-            let Ok(authority) = self.authority() else {
-                return Leased::exempt(UNAVAILABLE.into_response(), LeaseExemption::NotOpen);
-            };
-            // Before anything of the store is read.
-            let noted = match authority.note_call() {
-                Ok(noted) => noted,
-                Err(no_lease) => return no_lease.refused(refused),
-            };
-            let context = context.as_ref();
-            let responding = self.respond(noted, request, route, peer, context, &mut sender);
-            let response = responding.await;
-            let response = if method == Method::HEAD { without_body(response) } else { response };
-            noted.answer(authority.lease(), response, refused)
-        };
-        let response = wait_spans::scope(steps, responding).await;
-        let status = response.get().status();
-        self.counters.answered(endpoint, status.as_u16());
-        if let Some(line) = line {
-            line.of_caller(sender.name()).write(status.as_str());
-        }
-        let is_limited = status == StatusCode::TOO_MANY_REQUESTS;
-        if let (Some(trace), Some(traced), false) = (trace, sender.traced(), is_limited) {
-            trace.finish(&method, path, traced, status);
-        }
-        let use_of_connection = match (sender, endpoint) {
-            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
-            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
-            _ => Use::Unproven,
-        };
-        Answer { response, use_of_connection }
-    }
-
     async fn respond<B>(
         &self,
         noted: NotedCall,
@@ -229,7 +164,7 @@ impl AuthorizationServer {
         sender: &mut Sender,
     ) -> Response<Body>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes, Error: Send> + Send + Unpin,
     {
         match route {
             None => plain(StatusCode::NOT_FOUND, "there is nothing at this path"),
@@ -275,7 +210,7 @@ impl AuthorizationServer {
         }
     }
 
-    async fn form<B: http_body::Body<Data = Bytes> + Unpin>(
+    async fn form<B: http_body::Body<Data = Bytes, Error: Send> + Send + Unpin>(
         &self,
         route: &Route,
         head: (&http::Uri, &HeaderMap),
@@ -287,7 +222,7 @@ impl AuthorizationServer {
             _ => (token::PARAMETERS, MAX_FORM_BYTES),
         };
         let (time, account) = (self.settings.request_timeout, &self.memory);
-        Form::read(head, body, known, FormLimits { bytes, time, account }).await
+        Form::read(head, body, known, BodyLimits { bytes, time, account }).await
     }
 
     async fn answer_form(
@@ -521,16 +456,7 @@ impl AuthorizationServer {
         let admission =
             authority.admit(request.noted, Some(CheckRequest::OPERATION), presented, load);
         let admission = admission.map_err(|error| {
-            let rejected = match &error {
-                AdmissionError::Unauthenticated { error, key_id } => {
-                    Some(RejectedCaller { why: (*error).into(), key_id: key_id.clone() })
-                }
-                AdmissionError::Role(caller) => {
-                    let rejected = RejectedCaller { why: RejectionReason::Role, key_id: None };
-                    Some(rejected.of_caller(Some(caller)))
-                }
-                _ => None,
-            };
+            let rejected = RejectedCaller::of_admission(&error);
             let callers = &self.settings.rejected_callers;
             callers.call(request.peer.address, Endpoint::Introspect.path(), rejected);
             Refusal::from(error)
@@ -546,6 +472,56 @@ impl AuthorizationServer {
         let (place, in_flight) = Counted::one_more(&self.in_flight);
         let (max_in_flight, limits) = (self.settings.max_in_flight, &self.limits);
         (place, Load { in_flight, max_in_flight, by_key: &self.by_client, limits })
+    }
+}
+
+impl Responder for AuthorizationServer {
+    async fn answer<B>(&self, request: Request<B>, peer: &Peer) -> Answer
+    where
+        B: http_body::Body<Data = Bytes, Error: Send> + Send + Unpin,
+    {
+        let observer = self.settings.observer.as_ref();
+        let observed = observer.and_then(|observer| observer.observe(request.headers()));
+        let trace = observed.as_ref().and_then(ObservedRequest::http_trace);
+        let context = observed.map(|observed| observed.context);
+        let route = Route::of(request.uri().path());
+        let endpoint = route.as_ref().map(|route| route.endpoint);
+        let path = endpoint.map_or("other", Endpoint::path);
+        let line = AccessLogLine::begin(path.trim_start_matches('/'), context.as_ref());
+        let mut sender = Sender::default();
+        let method = request.method().clone();
+        let steps = trace.as_ref().map(HttpTrace::steps);
+        let responding = async {
+            let Ok(authority) = self.authority() else {
+                return Leased::exempt(UNAVAILABLE.into_response(), LeaseExemption::NotOpen);
+            };
+            // Before anything of the store is read.
+            let noted = match authority.note_call() {
+                Ok(noted) => noted,
+                Err(no_lease) => return no_lease.refused(refused),
+            };
+            let context = context.as_ref();
+            let responding = self.respond(noted, request, route, peer, context, &mut sender);
+            let response = responding.await;
+            let response = if method == Method::HEAD { without_body(response) } else { response };
+            noted.answer(authority.lease(), response, refused)
+        };
+        let response = wait_spans::scope(steps, responding).await;
+        let status = response.get().status();
+        self.counters.answered(endpoint, status.as_u16());
+        if let Some(line) = line {
+            line.of_caller(sender.name()).write(status.as_str());
+        }
+        let is_limited = status == StatusCode::TOO_MANY_REQUESTS;
+        if let (Some(trace), Some(traced), false) = (trace, sender.traced(), is_limited) {
+            trace.finish(&method, path, traced, status);
+        }
+        let use_of_connection = match (sender, endpoint) {
+            (Sender::Client(..) | Sender::Service(_), _) => Use::Proven,
+            (_, Some(endpoint)) if endpoint.is_document() => Use::Public,
+            _ => Use::Unproven,
+        };
+        Answer { response, use_of_connection }
     }
 }
 
@@ -585,16 +561,6 @@ fn host(uri: &http::Uri, headers: &HeaderMap) -> Option<Box<str>> {
         }
     };
     Some(host.trim_end_matches('.').into())
-}
-
-/// The response to HEAD: that to GET, with the length of its body and without the body (RFC 9110 section
-/// 9.3.2). In HTTP/1.1 hyper leaves the body out, and in HTTP/2 it does not.
-fn without_body(response: Response<Body>) -> Response<Body> {
-    let (mut parts, body) = response.into_parts();
-    if let Some(length) = body.size_hint().exact() {
-        parts.headers.insert(CONTENT_LENGTH, length.into());
-    }
-    Response::from_parts(parts, Body::default())
 }
 
 /// A response with a sentence.

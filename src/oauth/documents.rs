@@ -5,10 +5,11 @@ use http::header::CACHE_CONTROL;
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 
-use super::refusal::{self, Body, Refusal};
+use super::refusal::{self, Refusal};
 use super::route::Endpoint;
 use super::token::{AUTHORIZATION_CODE, CLIENT_CREDENTIALS, TOKEN_EXCHANGE};
 use crate::authority::Authority;
+use crate::web::answer::Body;
 
 /// How long a cache may keep a document (T29).
 const MAX_AGE: &str = "max-age=300";

@@ -5,24 +5,16 @@
 //!
 //! Not here: what the parameters mean.
 
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use http_body::Body;
-use http_body_util::BodyExt;
 
-use super::refusal::{ErrorCode, Refusal, UNAVAILABLE};
-use crate::metrics::memory_budget::{Account, Reservation};
+use super::refusal::Refusal;
+use crate::metrics::memory_budget::Reservation;
 use crate::policy::client_credential::form_decoded;
+use crate::web::body::{self, BodyLimits};
 
 const FORM: &str = "application/x-www-form-urlencoded";
-
-/// Forms of up to this many bytes are not counted: the limits of connections and streams bound them.
-const COUNTED_FROM: usize = 1 << 10;
-/// How many bytes above the limit are read and dropped, so that the client sees the response.
-const MAX_DROPPED: usize = 256 << 10;
 
 /// The parameters that no URL may have: logs and histories keep URLs.
 const SECRET: [&str; 9] = [
@@ -36,16 +28,6 @@ const SECRET: [&str; 9] = [
     "refresh_token",
     "token",
 ];
-
-/// The limits of a form.
-pub(super) struct FormLimits<'a> {
-    /// The most bytes.
-    pub(super) bytes: usize,
-    /// How long it may take to arrive.
-    pub(super) time: Duration,
-    /// The account of its memory.
-    pub(super) account: &'a Account,
-}
 
 /// The parameters of a request that its endpoint knows. Each has one value, which is not empty.
 pub(super) struct Form {
@@ -64,13 +46,10 @@ impl Form {
         (uri, headers): (&Uri, &HeaderMap),
         body: B,
         known: &[&'static str],
-        limits: FormLimits<'_>,
+        limits: BodyLimits<'_>,
     ) -> Result<Self, Refusal> {
-        const TOO_SLOW: Refusal =
-            Refusal::new(ErrorCode::TooSlow, "The form did not arrive in time.");
-        let read = tokio::time::timeout(limits.time, read(body, &limits)).await;
-        let (bytes, memory) = read.map_err(|_| TOO_SLOW)??;
-        if !is_form(headers) {
+        let (bytes, memory) = body::read(body, &limits).await?;
+        if !body::has_type(headers, FORM) {
             return Err(Refusal::request(
                 "The content type is not application/x-www-form-urlencoded.",
             ));
@@ -88,47 +67,6 @@ impl Form {
         let mut all = self.parameters.iter();
         all.find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
-}
-
-/// Reads a body. Bytes above the limit are dropped.
-async fn read<B: Body<Data = Bytes> + Unpin>(
-    mut body: B,
-    limits: &FormLimits<'_>,
-) -> Result<(BytesMut, Option<Reservation>), Refusal> {
-    const TOO_LARGE: Refusal =
-        Refusal::new(ErrorCode::TooLarge, "The form has too many bytes for this endpoint.");
-    if body.size_hint().lower() > (limits.bytes + MAX_DROPPED) as u64 {
-        return Err(TOO_LARGE);
-    }
-    let (mut bytes, mut length) = (BytesMut::new(), 0_usize);
-    let mut memory: Option<Reservation> = None;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| Refusal::request("The form is not complete."))?;
-        let Ok(data) = frame.into_data() else { continue };
-        length = length.saturating_add(data.len());
-        if length > limits.bytes + MAX_DROPPED {
-            break;
-        }
-        if length > limits.bytes {
-            bytes.clear();
-            continue;
-        }
-        if length > COUNTED_FROM {
-            let memory = memory.get_or_insert_with(|| limits.account.empty());
-            memory.resize(length as u64).map_err(|_| UNAVAILABLE)?;
-        }
-        bytes.extend_from_slice(&data);
-    }
-    if length > limits.bytes { Err(TOO_LARGE) } else { Ok((bytes, memory)) }
-}
-
-/// Whether the headers announce a form, which is not compressed.
-fn is_form(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(content_type), None) = (types.next(), types.next()) else { return false };
-    let media_type = content_type.to_str().unwrap_or_default().split(';').next();
-    media_type.unwrap_or_default().trim().eq_ignore_ascii_case(FORM)
-        && !headers.contains_key(CONTENT_ENCODING)
 }
 
 /// The pairs of a form, not decoded.

@@ -6,9 +6,10 @@ use http::{Response, StatusCode};
 use serde::Serialize;
 
 use super::presented_client::{CLIENT_ID, CLIENT_SECRET};
-use super::refusal::{self, Body};
+use super::refusal;
 use super::token::joined;
 use crate::authority::introspection::ActiveToken;
+use crate::web::answer::Body;
 
 /// The parameters of the endpoint.
 pub(super) const PARAMETERS: &[&str] = &["token", "audience", CLIENT_ID, CLIENT_SECRET];

@@ -4,7 +4,6 @@
 //! Nothing of the request is repeated: what a client sends may be a secret, and others may read the
 //! response.
 
-use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -14,9 +13,8 @@ use crate::authority::admission::AdmissionError;
 use crate::authority::error::AuthorityError;
 use crate::authority::token_issue::{TokenError, TokenRefusal};
 use crate::policy::cause::Cause;
-
-/// The body of each response.
-pub(super) type Body = Full<Bytes>;
+use crate::web::answer::Body;
+use crate::web::body::BodyError;
 
 /// An error code, with its status. The words are those of RFC 6749, 7009 and 8707.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +134,19 @@ impl From<Cause> for Refusal {
     fn from(cause: Cause) -> Self {
         let (code, description) = (ErrorCode::InvalidClient, cause.reason.remedy());
         Self { code, description, cause: Some(cause) }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => {
+                Self::new(ErrorCode::TooLarge, "The form has too many bytes for this endpoint.")
+            }
+            BodyError::TooSlow => Self::new(ErrorCode::TooSlow, "The form did not arrive in time."),
+            BodyError::Incomplete => Self::request("The form is not complete."),
+            BodyError::NoMemory(_) => UNAVAILABLE,
+        }
     }
 }
 

@@ -5,8 +5,9 @@
 use http::{Response, StatusCode};
 
 use super::presented_client::{CLIENT_ID, CLIENT_SECRET};
-use super::refusal::{self, Body, ErrorCode, Refusal};
+use super::refusal::{self, ErrorCode, Refusal};
 use crate::authority::token_revocation::Revocation;
+use crate::web::answer::Body;
 
 /// The parameters of the endpoint.
 pub(super) const PARAMETERS: &[&str] = &["token", CLIENT_ID, CLIENT_SECRET];

@@ -9,12 +9,13 @@ use serde::Serialize;
 use super::counters::Grant;
 use super::form::Form;
 use super::presented_client::{CLIENT_ID, CLIENT_SECRET};
-use super::refusal::{self, Body, ErrorCode, Refusal};
+use super::refusal::{self, ErrorCode, Refusal};
 use crate::authority::token_issue::{IssuedToken, TokenGrant};
 use crate::policy::catalog::Catalog;
 use crate::policy::id::{Name, UserId};
 use crate::policy::scope::Scope;
 use crate::policy::secret::{SecretKind, SecretText};
+use crate::web::answer::Body;
 
 /// The grant type of client credentials (RFC 6749 section 4.4).
 pub(super) const CLIENT_CREDENTIALS: &str = "client_credentials";

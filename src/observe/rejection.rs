@@ -7,6 +7,7 @@
 use http::Response;
 use tonic::{Code, Status};
 
+use crate::authority::admission::{AccessError, AdmissionError};
 use crate::policy::caller::Caller;
 use crate::policy::keyring::AuthenticationError;
 
@@ -100,6 +101,33 @@ impl RejectedCaller {
             Caller::Internal | Caller::Anonymous => None,
         };
         Self::beside(status, why, key_id)
+    }
+
+    /// The rejected caller of a call that was not admitted; none if a limit was reached.
+    #[must_use]
+    pub fn of_admission(error: &AdmissionError) -> Option<Self> {
+        match error {
+            AdmissionError::Unauthenticated { error, key_id } => {
+                Some(Self { why: (*error).into(), key_id: key_id.clone() })
+            }
+            AdmissionError::Role(caller) => {
+                Some(Self { why: RejectionReason::Role, key_id: None }.of_caller(Some(caller)))
+            }
+            AdmissionError::Overloaded(_)
+            | AdmissionError::UnknownMethod
+            | AdmissionError::TooManyOfKey(_)
+            | AdmissionError::RateLimited(_) => None,
+        }
+    }
+
+    /// The rejected caller of a call whose message was not allowed.
+    #[must_use]
+    pub fn of_access(error: &AccessError) -> Self {
+        let (why, caller) = match error {
+            AccessError::Revoked(caller) => (RejectionReason::RevokedKey, caller),
+            AccessError::Company(caller) => (RejectionReason::Company, caller),
+        };
+        Self { why, key_id: None }.of_caller(Some(caller))
     }
 
     /// The rejection, with the key of this caller if it has none yet.

@@ -101,48 +101,10 @@ pub struct Explanation {
 /// # Errors
 /// The audience of the request cannot be resolved (D16): the request is malformed for this catalog.
 pub fn decide(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
-    decide_within(query, facts, Reach::Own)
-}
-
-/// Decides one check for a gateway, which has nothing between a client and an API but this decision:
-///
-/// - A client that did not prove who it is learns nothing of the endpoints: it is denied for what it
-///   presented, whether the endpoint exists or not.
-/// - An endpoint that has another audience than the gateway names does not exist there. The path is the
-///   client's choice, and must not be an error of the call.
-/// - A call that reaches only the user's own records is denied, unless `least` is that reach: a gateway
-///   names no owner, so the API must filter (D17).
-///
-/// # Errors
-/// The audience that the gateway names does not exist, or it names none and the catalog has several.
-pub fn decide_for_gateway(
-    query: &Query,
-    facts: Facts<'_>,
-    least: Reach,
-) -> Result<Verdict, AudienceError> {
-    let is_of_path = matches!(query.needs, Requirement::Endpoint { .. });
-    let verdict = match decide_within(query, facts, least) {
-        Err(AudienceError::EndpointMismatch { .. } | AudienceError::Ambiguous(_)) if is_of_path => {
-            denied(Reason::EndpointUnknown.into(), vec![])
-        }
-        decided => decided?,
-    };
-    if let Verdict::Denied { reason: Reason::EndpointUnknown, .. } = verdict
-        && let Some(cause) = client_fault(query, facts)
-    {
-        return Ok(denied(cause, vec![]));
-    }
-    Ok(verdict)
-}
-
-/// Decides one check. A scope that reaches less than `least` counts as one that is for the user's own records
-/// alone, and the record is not one of them.
-fn decide_within(query: &Query, facts: Facts<'_>, least: Reach) -> Result<Verdict, AudienceError> {
     let Some((needed, resolved_audience)) = requirements(query, facts.catalog)? else {
         return Ok(denied(Reason::EndpointUnknown.into(), vec![]));
     };
     let evaluator = Evaluator::new(query, facts, resolved_audience).with_owner(needed.owner);
-    let evaluator = Evaluator { least, ..evaluator };
     let mut reach = Reach::All;
     let mut cause: Option<Cause> = None;
     let mut missing: Vec<Scope> = Vec::new();
@@ -181,6 +143,31 @@ fn decide_within(query: &Query, facts: Facts<'_>, least: Reach) -> Result<Verdic
         Some(cause) => denied(cause, missing),
         None => Verdict::Allowed { reach },
     })
+}
+
+/// Decides one check for a gateway, which has nothing between a client and an API but this decision:
+///
+/// - A client that did not prove who it is learns nothing of the endpoints: it is denied for what it
+///   presented, whether the endpoint exists or not.
+/// - An endpoint that has another audience than the gateway names does not exist there. The path is the
+///   client's choice, and must not be an error of the call.
+///
+/// # Errors
+/// The audience that the gateway names does not exist, or it names none and the catalog has several.
+pub fn decide_for_gateway(query: &Query, facts: Facts<'_>) -> Result<Verdict, AudienceError> {
+    let is_of_path = matches!(query.needs, Requirement::Endpoint { .. });
+    let verdict = match decide(query, facts) {
+        Err(AudienceError::EndpointMismatch { .. } | AudienceError::Ambiguous(_)) if is_of_path => {
+            denied(Reason::EndpointUnknown.into(), vec![])
+        }
+        decided => decided?,
+    };
+    if let Verdict::Denied { reason: Reason::EndpointUnknown, .. } = verdict
+        && let Some(cause) = client_fault(query, facts)
+    {
+        return Ok(denied(cause, vec![]));
+    }
+    Ok(verdict)
 }
 
 fn denied(Cause { reason, fault }: Cause, missing: Vec<Scope>) -> Verdict {
@@ -386,8 +373,6 @@ struct Evaluator<'a> {
     token_scopes: OnceCell<Vec<ScopeId>>,
     /// The permissions of each of the user's roles.
     roles: Vec<&'a ScopeMap<Reach>>,
-    /// The least reach that is enough.
-    least: Reach,
 }
 
 impl<'a> Evaluator<'a> {
@@ -396,8 +381,8 @@ impl<'a> Evaluator<'a> {
         let roles =
             facts.user.map(|user| facts.catalog.role_permissions(&user.roles)).unwrap_or_default();
         let owner = query.owner.as_ref();
-        let (token_scopes, least) = (OnceCell::new(), Reach::Own);
-        Self { query, facts, resolved_audience, owner, token_fault, token_scopes, roles, least }
+        let token_scopes = OnceCell::new();
+        Self { query, facts, resolved_audience, owner, token_fault, token_scopes, roles }
     }
 
     /// The same, of a call whose record has this owner if the catalog knows it.
@@ -412,8 +397,7 @@ impl<'a> Evaluator<'a> {
             (Err(a), Err(b)) => Err(a.first(b)),
             (Err(cause), Ok(_)) | (Ok(_), Err(cause)) => Err(cause),
         };
-        let reach = self.layers(scope).map(|(_, result)| result).fold(Ok(Reach::All), intersect)?;
-        if reach < self.least { Err(Reason::NotRecordOwner.into()) } else { Ok(reach) }
+        self.layers(scope).map(|(_, result)| result).fold(Ok(Reach::All), intersect)
     }
 
     /// The widest reach of these scopes, or, if none is effective, the cause that is last in D15
@@ -567,10 +551,12 @@ impl<'a> Evaluator<'a> {
         let named = self.query.on_behalf_of().ok_or(Reason::UserRequired)?;
         let permitted = |scope| self.roles.iter().filter_map(|role| role.get(scope)).max().copied();
         match scope.and_then(permitted).ok_or(Reason::UserLacksPermission)? {
-            Reach::Own if self.owner.is_some_and(|owner| owner != named) => {
-                Err(Reason::NotRecordOwner.into())
-            }
-            reach => Ok(reach),
+            Reach::Own => match self.owner {
+                Some(owner) if owner == named => Ok(Reach::Own),
+                None if !self.query.denies_own => Ok(Reach::Own),
+                _ => Err(Reason::NotRecordOwner.into()),
+            },
+            Reach::All => Ok(Reach::All),
         }
     }
 }

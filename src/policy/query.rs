@@ -40,6 +40,9 @@ pub struct Query {
     pub user: Option<UserId>,
     /// The owner of the record, if the request names one.
     pub owner: Option<UserId>,
+    /// Whether a scope that reaches only the user's own records is denied if the request names no owner
+    /// (D17). It is so for a caller that cannot filter by the reach.
+    pub denies_own: bool,
 }
 
 impl Query {

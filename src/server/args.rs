@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::own_issuer;
 use super::replica_args::ReplicaArgs;
+use super::{http_url, own_issuer};
 use crate::authority::token_cache::DEFAULT_TOKEN_CACHE_ENTRIES;
 use crate::observe::log::LogFormat;
 use crate::policy::catalog::file::duration;
@@ -179,6 +179,21 @@ pub struct ServeArgs {
         value_parser = own_issuer::authorize_url
     )]
     pub authorize_url: Option<String>,
+
+    /// Also serve the OpenID AuthZEN API over HTTP at this address: HOST:PORT. Callers present the same
+    /// keys and certificates as at --listen. On any address except loopback addresses they need keys.
+    #[arg(
+        long, env = "SCOPEGATE_HTTP", value_name = "ADDRESS", value_parser = listen_address::address
+    )]
+    pub http: Option<SocketAddr>,
+
+    /// The URL by which others reach --http, for its metadata: scheme and host, without a path.
+    /// Default: the address of --http.
+    #[arg(
+        long, env = "SCOPEGATE_HTTP_URL", value_name = "URL", requires = "http",
+        value_parser = http_url::http_url
+    )]
+    pub http_url: Option<String>,
 
     /// The directory of the private keys that sign access tokens. It is created if it does not
     /// exist. Default: `signing-keys` in --data-dir.

@@ -19,6 +19,8 @@ pub(super) fn settings(args: &ServeArgs) -> Settings {
         listen_mode: args.listen_mode,
         oauth: args.oauth,
         authorize_url: args.authorize_url.as_deref().map(Into::into),
+        http: args.http,
+        http_url: args.http_url.as_deref().map(Into::into),
         worker_threads: args.worker_threads,
         tls: tls_files(args),
         jwks: JwksSettings { ca: args.jwks_ca.clone(), dir: args.jwks_dir.clone() },

@@ -23,6 +23,7 @@ use super::call_slots::CallSlots;
 use super::tls::Tls;
 use crate::authority::issuer_keys::IssuerKeysStatus;
 use crate::authority::{Authority, TokenResult};
+use crate::authzen::counters::AuthzenCounters;
 use crate::grpc::Api;
 use crate::metrics::supervise::Supervisor;
 use crate::metrics::{Histogram, HistogramSnapshot, machine_time};
@@ -42,6 +43,8 @@ pub(crate) struct ServerCollector {
     pub(crate) workers: Vec<Arc<CallCounters>>,
     /// The authorization server, if it is on, and the counters of its worker.
     pub(crate) oauth: Option<(Arc<AuthorizationServer>, Arc<CallCounters>)>,
+    /// The counters of the HTTP API and of its workers, if it is on.
+    pub(crate) http: Option<(Arc<AuthzenCounters>, Vec<Arc<CallCounters>>)>,
     pub(crate) started: SystemTime,
     pub(crate) tls: Option<Tls>,
     pub(crate) traces: Option<Arc<Traces>>,
@@ -167,6 +170,9 @@ impl Collector for ServerCollector {
         if let Some((server, calls)) = &self.oauth {
             encode_oauth(&mut out, server, calls)?;
         }
+        if let Some((counters, calls)) = &self.http {
+            encode_http(&mut out, counters, calls)?;
+        }
         let by_reason = |counts: [(&'static str, u64); 3]| {
             counts.map(|(reason, count)| ([("reason", reason)], count))
         };
@@ -259,6 +265,27 @@ fn encode_oauth(
     let refused =
         refused.map(|(grant, error, count)| ([("grant", grant), ("error", error)], count));
     out.counters("tokens_refused", "Access tokens refused, by grant and error code", refused)
+}
+
+/// The metrics of the HTTP API.
+fn encode_http(
+    out: &mut ScrapeWriter<'_>,
+    counters: &AuthzenCounters,
+    calls: &[Arc<CallCounters>],
+) -> fmt::Result {
+    let requests: Vec<_> = counters
+        .requests()
+        .map(|(endpoint, status, count)| (endpoint, status.to_string(), count))
+        .collect();
+    let requests = requests.iter().map(|(endpoint, status, count)| {
+        ([("endpoint", *endpoint), ("status", status.as_str())], *count)
+    });
+    let help = "Requests of the HTTP API answered, by endpoint and HTTP status";
+    out.counters("http_requests", help, requests)?;
+    let (in_flight, connections) = CallCounters::in_flight(calls);
+    let help = "Requests of the HTTP API in flight";
+    out.gauge("http_requests_in_flight", help, None, in_flight as u64)?;
+    out.gauge("http_connections", "Connections of the HTTP API open", None, connections as u64)
 }
 
 fn encode_authority(out: &mut ScrapeWriter<'_>, authority: &Authority) -> fmt::Result {

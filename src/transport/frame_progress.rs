@@ -244,7 +244,9 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for ProgressStream<I> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.as_ref().is_some_and(I::is_write_vectored)
+        // h2 then copies answers of less than 1 KiB into its buffer, and writes many of them at once. Vectored,
+        // each answer of 256 bytes or more is a write of its own.
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -2,7 +2,8 @@
 //!
 //! One task accepts on all addresses of callers and hands each connection to the worker that has the
 //! fewest, so a few connections spread as well as many. The port of API clients has a worker of its own, so that no
-//! client delays a check, and a quarter of the connections and of the calls in flight at most.
+//! client delays a check, and a quarter of the connections and of the calls in flight at most. The HTTP
+//! API has as many workers as gRPC.
 //!
 //! Not here: how a worker serves a connection; see `transport::worker`.
 
@@ -24,10 +25,10 @@ use super::collector::{self, ServerCollector};
 use super::error::TransportError;
 use super::file_descriptors;
 use super::health::{self, Health};
+use super::http::{ClientCertificates, HttpConnections, StreamLimits};
 use super::jwks::JwksReader;
 use super::listen_address::ListenAddress;
 use super::listen_socket::{self, Bound, ListenSocket};
-use super::oauth::ClientConnections;
 use super::phase::Phase;
 use super::service::Service;
 use super::settings::{DecisionLogSettings, OtlpSettings, Settings};
@@ -38,6 +39,8 @@ use super::worker::Worker;
 use crate::authority::Authority;
 use crate::authority::caller_limits::CallerLimits;
 use crate::authority::issuer_keys::KeyReader;
+use crate::authzen::counters::AuthzenCounters;
+use crate::authzen::decision_point::DecisionPoint;
 use crate::grpc::Api;
 use crate::metrics::memory_budget::MemoryBudget;
 use crate::metrics::supervise::Supervisor;
@@ -72,6 +75,8 @@ pub(crate) struct Listener {
     pub(crate) addresses: Vec<ListenAddress>,
     /// The address for API clients.
     pub(crate) oauth_address: Option<SocketAddr>,
+    /// The address of the HTTP API.
+    pub(crate) http_address: Option<SocketAddr>,
     pub(crate) api: Api,
     health: Arc<Health>,
     phase: watch::Sender<Phase>,
@@ -81,6 +86,8 @@ pub(crate) struct Listener {
     accepting: Vec<JoinHandle<Vec<Worker>>>,
     /// The counters of each worker.
     calls: Vec<Arc<CallCounters>>,
+    /// Those of each worker of the HTTP API.
+    http_calls: Vec<Arc<CallCounters>>,
     /// The authorization server, if it is on, and the counters of its worker.
     server: Option<Arc<AuthorizationServer>>,
     oauth_calls: Arc<CallCounters>,
@@ -114,9 +121,11 @@ impl Listener {
             addresses.push(address);
             files.extend(file);
         }
-        let oauth = settings.oauth.map(|address| Bound::bind(&ListenAddress::Tcp(address), 0));
-        let oauth = oauth.transpose()?;
+        let bind_tcp = |address: SocketAddr| Bound::bind(&ListenAddress::Tcp(address), 0);
+        let oauth = settings.oauth.map(bind_tcp).transpose()?;
         let oauth_address = oauth.as_ref().and_then(|bound| bound.address.tcp());
+        let http = settings.http.map(bind_tcp).transpose()?;
+        let http_address = http.as_ref().and_then(|bound| bound.address.tcp());
         let decisions = settings.decision_log.as_ref();
         let decisions = decisions.map(|log| decision_log(log, &supervisor)).transpose()?;
         let memory = MemoryBudget::new(settings.call_memory);
@@ -151,12 +160,17 @@ impl Listener {
         let phase = watch::Sender::new(Phase::Serving);
         let calls: Vec<Arc<CallCounters>> =
             (0..settings.worker_threads.get()).map(|_| Arc::default()).collect();
+        let http_workers = if http.is_some() { settings.worker_threads.get() } else { 0 };
+        let http_calls: Vec<Arc<CallCounters>> =
+            (0..http_workers).map(|_| Arc::default()).collect();
+        let authzen_counters = Arc::<AuthzenCounters>::default();
         let metrics = match settings.metrics {
             Some(address) => {
                 let collector = ServerCollector {
                     api: api.clone(),
                     workers: calls.clone(),
                     oauth: server.clone().map(|server| (server, Arc::clone(&oauth_calls))),
+                    http: http_address.map(|_| (Arc::clone(&authzen_counters), http_calls.clone())),
                     started: SystemTime::now(),
                     tls: tls.clone(),
                     traces: traces.clone(),
@@ -190,7 +204,7 @@ impl Listener {
             async move { events.log(max_connections).await }
         });
         let events = Arc::clone(&service.connection_events);
-        let all_calls = calls.iter().chain([&oauth_calls]).cloned().collect();
+        let all_calls = calls.iter().chain([&oauth_calls]).chain(&http_calls).cloned().collect();
         let limit = ConnectionLimit { all_calls, max_connections, of_port: usize::MAX };
         let accept_on = |sockets, workers, limit| {
             let (vital, events) = (supervisor.vital("accept"), Arc::clone(&events));
@@ -202,14 +216,17 @@ impl Listener {
         };
         let mut accepting = Vec::new();
         if let (Some(Bound { socket, .. }), Some(server)) = (oauth, &server) {
-            let connections = ClientConnections {
-                server: Arc::clone(server),
+            let connections = HttpConnections {
+                responder: Arc::clone(server),
+                streams: StreamLimits::CLIENTS,
+                client_certificates: ClientCertificates::Never,
                 tls: tls.clone(),
                 calls: Arc::clone(&oauth_calls),
                 connection_limits: settings.connection,
                 connection_events: Arc::clone(&events),
                 stall_timeout: settings.stall_timeout,
                 max_header_bytes: settings.max_header_bytes,
+                rejected_callers: Arc::clone(&service.rejected_callers),
             };
             let vital = supervisor.vital("oauth");
             let worker = Worker::start("oauth", connections, phase.subscribe(), vital);
@@ -217,11 +234,33 @@ impl Listener {
             let limit = ConnectionLimit { of_port, ..limit.clone() };
             accepting.push(accept_on(vec![socket], vec![worker.map_err(cannot)?], limit));
         }
+        if let (Some(Bound { socket, .. }), Some(address)) = (http, http_address) {
+            let point = decision_point(&settings, &service, address, authzen_counters);
+            let workers = http_calls.iter().enumerate().map(|(number, calls)| {
+                let connections = HttpConnections {
+                    responder: Arc::new(point.for_core()),
+                    streams: StreamLimits::CALLERS,
+                    client_certificates: ClientCertificates::AsCallers,
+                    tls: tls.clone(),
+                    calls: Arc::clone(calls),
+                    connection_limits: settings.connection,
+                    connection_events: Arc::clone(&events),
+                    stall_timeout: settings.stall_timeout,
+                    max_header_bytes: settings.max_header_bytes,
+                    rejected_callers: Arc::clone(&service.rejected_callers),
+                };
+                let (name, vital) = (format!("http-{number}"), supervisor.vital("http"));
+                Worker::start(&name, connections, phase.subscribe(), vital)
+            });
+            let workers = workers.collect::<io::Result<Vec<_>>>().map_err(cannot)?;
+            accepting.push(accept_on(vec![socket], workers, limit.clone()));
+        }
         accepting.push(accept_on(sockets, workers, limit));
         Ok(Self {
             addresses,
             files,
             oauth_address,
+            http_address,
             server,
             oauth_calls,
             api,
@@ -229,6 +268,7 @@ impl Listener {
             phase,
             accepting,
             calls,
+            http_calls,
             traces,
             tls,
             jwks: Arc::new(jwks),
@@ -293,7 +333,9 @@ impl Listener {
         }
         // The next server gets the paths when this one has closed the store.
         drop(self.files);
-        CallCounters::cut(&self.calls) + self.oauth_calls.cut.read()
+        CallCounters::cut(&self.calls)
+            + CallCounters::cut(&self.http_calls)
+            + self.oauth_calls.cut.read()
     }
 }
 
@@ -331,6 +373,34 @@ fn authorization_server(settings: &Settings, service: &Service) -> Arc<Authoriza
         rejected_callers: Arc::clone(&service.rejected_callers),
         needs_certificates: settings.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
     }))
+}
+
+/// The answers of the HTTP API at this address.
+fn decision_point(
+    settings: &Settings,
+    service: &Service,
+    address: SocketAddr,
+    counters: Arc<AuthzenCounters>,
+) -> DecisionPoint {
+    let scheme = if settings.tls.is_some() { "https" } else { "http" };
+    let url = match &settings.http_url {
+        Some(url) => Arc::from(&**url),
+        None => Arc::from(format!("{scheme}://{address}")),
+    };
+    DecisionPoint {
+        api: service.api.clone(),
+        url,
+        background: service.background.clone(),
+        caller_limits: Arc::clone(&service.caller_limits),
+        max_in_flight: service.max_in_flight,
+        max_message_bytes: service.max_message_bytes,
+        request_timeout: service.request_timeout,
+        rejected_callers: Arc::clone(&service.rejected_callers),
+        observer: service.observer.clone(),
+        counters,
+        in_flight: Arc::default(),
+        by_key: Arc::default(),
+    }
 }
 
 /// Starts the exporter of traces.

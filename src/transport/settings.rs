@@ -20,6 +20,10 @@ pub(crate) struct Settings {
     pub(crate) oauth: Option<SocketAddr>,
     /// The page of the platform on which a user gives scopes to an application.
     pub(crate) authorize_url: Option<Box<str>>,
+    /// The address of the HTTP API, if it is on.
+    pub(crate) http: Option<SocketAddr>,
+    /// The public URL of the HTTP API, if it is another than its address.
+    pub(crate) http_url: Option<Box<str>>,
     /// How many workers there are.
     pub(crate) worker_threads: NonZeroUsize,
     /// The files for TLS. None: connections are plain text.

@@ -27,7 +27,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
-    CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig,
+    CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig, ServerConnection,
 };
 use tokio_rustls::server::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
@@ -37,6 +37,7 @@ use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
 use super::error::TransportError;
+use super::http::ClientCertificates;
 use super::phase::Phase;
 use super::settings::TlsFiles;
 use crate::grpc::peer::Peer;
@@ -69,6 +70,8 @@ pub(crate) struct Tls {
 struct TlsIdentity {
     /// For callers, which speak gRPC.
     config: Arc<ServerConfig>,
+    /// For callers that speak HTTP/1.1 or HTTP/2.
+    http_config: Arc<ServerConfig>,
     /// For API clients, which are never asked for a certificate.
     client_config: Arc<ServerConfig>,
     /// The hash of the files.
@@ -112,20 +115,27 @@ impl Tls {
         if session.alpn_protocol() != Some(HTTP_2) {
             return Err(io::Error::other("the client did not ask for h2 by ALPN"));
         }
-        let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let certificate = certificate.map(names).transpose()?;
-        Ok((stream, Peer { certificate, ..Peer::default() }))
+        let peer = peer(session)?;
+        Ok((stream, peer))
     }
 
-    /// Does the handshake with an API client, which proves who it is in its requests.
-    pub(crate) async fn accept_client(
+    /// Does the handshake with a peer that speaks HTTP/1.1 or HTTP/2, and returns the names of its
+    /// certificate if it is asked for one.
+    pub(crate) async fn accept_http(
         &self,
         connection: TcpStream,
+        certificates: ClientCertificates,
     ) -> io::Result<(TlsStream<TcpStream>, Peer)> {
-        let config = Arc::clone(&self.current.load().client_config);
+        let current = self.current.load();
+        let config = match certificates {
+            ClientCertificates::Never => &current.client_config,
+            ClientCertificates::AsCallers => &current.http_config,
+        };
+        let config = Arc::clone(config);
         // A client that names no protocol speaks HTTP/1.1.
         let stream = TlsAcceptor::from(config).accept(connection).await?;
-        Ok((stream, Peer::default()))
+        let peer = peer(stream.get_ref().1)?;
+        Ok((stream, peer))
     }
 
     /// The expiry of the current certificate, if it is known.
@@ -282,8 +292,15 @@ impl TlsFiles {
             config.session_storage = Arc::new(NoServerSessionStorage {});
             config.send_tls13_tickets = 0;
         }
-        let (config, client_config) = (Arc::new(config), Arc::new(client_config));
-        Ok(TlsIdentity { config, client_config, hash: contents.hash(), not_after })
+        let mut http_config = config.clone();
+        http_config.alpn_protocols.clone_from(&client_config.alpn_protocols);
+        Ok(TlsIdentity {
+            config: Arc::new(config),
+            http_config: Arc::new(http_config),
+            client_config: Arc::new(client_config),
+            hash: contents.hash(),
+            not_after,
+        })
     }
 }
 
@@ -354,6 +371,13 @@ pub(crate) fn rejection(error: &io::Error) -> Option<RejectionReason> {
         Error::InvalidCertificate(_) => Some(RejectionReason::ClientCertificate),
         _ => None,
     }
+}
+
+/// The peer of a session, with the names of its certificate if it presented one.
+fn peer(session: &ServerConnection) -> io::Result<Peer> {
+    let certificate = session.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.map(names).transpose()?;
+    Ok(Peer { certificate, ..Peer::default() })
 }
 
 /// The names of a verified certificate: its URIs and DNS names.

@@ -16,8 +16,8 @@ use crate::store::Incarnation;
 const DEFAULT: usize = 100;
 /// The largest page size; a larger one in a request is reduced to it.
 const MAX: usize = 1000;
-/// The longest token in bytes: a digest and an id of at most 255 bytes, in base64.
-const MAX_TOKEN: usize = 384;
+/// The longest token in bytes: a digest and an id, or a template of at most 4096 bytes, in base64.
+const MAX_TOKEN: usize = 5_504;
 
 /// Makes and checks the page tokens of one list.
 pub(crate) struct PageTokens {

@@ -367,7 +367,15 @@ impl AskedSubject {
         user: Option<UserId>,
         owner: Option<UserId>,
     ) -> Request {
-        let query = |subject, token| Query { subject, needs, audience, token, user, owner };
+        let query = |subject, token| Query {
+            subject,
+            needs,
+            audience,
+            token,
+            user,
+            owner,
+            denies_own: false,
+        };
         match self {
             Self::Stated { company, credential, token } => Request {
                 query: query(Subject::Known { company, credential }, token),

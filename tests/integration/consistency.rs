@@ -120,6 +120,7 @@ fn query((n, k, kind): Asked) -> Query {
         token: None,
         user: (kind != Kind::Alone).then(ada),
         owner: None,
+        denies_own: false,
     }
 }
 
@@ -609,6 +610,7 @@ async fn no_check_pairs_a_users_roles_with_grants_of_another_revision() {
         token: None,
         user: Some(user),
         owner: None,
+        denies_own: false,
     };
     let checkers: Vec<_> = (0..CHECKERS)
         .map(|_| {

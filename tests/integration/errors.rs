@@ -429,6 +429,7 @@ async fn two_renderers_of_the_same_question_agree() {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     };
     let mut kinds = Vec::new();
     for query in [

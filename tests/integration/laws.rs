@@ -193,6 +193,7 @@ fn query(names: &[&str], audience: Option<&str>) -> Query {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     }
 }
 
@@ -489,7 +490,7 @@ fn d16_an_endpoint_of_another_audience_is_none_of_a_gateways() {
         let needs = Requirement::Endpoint { method: "GET".into(), path };
         let mut asked = Query { needs, ..query(&[], audience) };
         asked.subject = subject.unwrap_or(asked.subject);
-        decide_for_gateway(&asked, world.facts(), Reach::All)
+        decide_for_gateway(&asked, world.facts())
     };
     let reason = |decided: Result<Verdict, _>| match decided {
         Ok(Verdict::Denied { reason, .. }) => Some(reason),
@@ -513,7 +514,7 @@ fn d16_an_endpoint_of_another_audience_is_none_of_a_gateways() {
     for path in ["/v1/users", "/nowhere"] {
         assert!(ask(path, Some("moon"), None).is_err());
     }
-    let scopes = decide_for_gateway(&query(&["api/read"], None), world.facts(), Reach::All);
+    let scopes = decide_for_gateway(&query(&["api/read"], None), world.facts());
     assert!(scopes.is_err(), "which of two?");
 }
 
@@ -1488,15 +1489,15 @@ proptest! {
         }
 
         // A gateway decides the same, but that it may want every record.
-        let for_gateway = |query: &Query, least| {
-            decide_for_gateway(query, facts, least).expect("an audience")
-        };
-        prop_assert_eq!(for_gateway(&call, Reach::Own), decide(&call, facts).expect("an audience"));
+        let for_gateway =
+            |query: &Query| decide_for_gateway(query, facts).expect("an audience");
+        prop_assert_eq!(for_gateway(&call), decide(&call, facts).expect("an audience"));
         let of_all_records = |name: &str| match alone(name) {
             Ok(Reach::Own) => Err(Reason::NotRecordOwner),
             other => other,
         };
-        let found = match for_gateway(&call, Reach::All) {
+        let for_all = Query { owner: None, denies_own: true, ..call.clone() };
+        let found = match for_gateway(&for_all) {
             Verdict::Allowed { reach } => Ok(reach),
             Verdict::Denied { reason, missing, .. } => Err((reason, strings(&missing))),
         };
@@ -1508,7 +1509,7 @@ proptest! {
         // Of an endpoint that does not exist, a client learns only if its token is good.
         let path = RequestPath::parse("/nowhere").expect("a path");
         let nowhere = Query { needs: Requirement::Endpoint { method: "GET".into(), path }, ..asked };
-        let Verdict::Denied { reason, .. } = for_gateway(&nowhere, Reach::Own) else {
+        let Verdict::Denied { reason, .. } = for_gateway(&nowhere) else {
             panic!("an allow of nothing")
         };
         let expected = match fault {

@@ -278,6 +278,7 @@ fn asking(token: &str, audience: &str, scope: &str) -> Request {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     };
     let presented = ClientCredential::bearer_token(token.to_owned());
     Request { query, client: Some(Presenter { presented, company: None, credential: None }) }

@@ -396,6 +396,7 @@ fn queries() -> Vec<Query> {
         token: token.clone().map(Into::into),
         user: user.clone(),
         owner: None,
+        denies_own: false,
     };
     needs.flat_map(|needs| parties.iter().map(move |p| query(needs.clone(), p))).collect()
 }
@@ -771,6 +772,7 @@ async fn decides_as_the_server(client: &Client, told: &[Change]) {
             token: None,
             user: user.map(|id| UserId::parse(id).expect("an id")),
             owner: None,
+            denies_own: false,
         };
         let mut past = Replay::of(&query, true);
         told.iter().for_each(|change| past.take(change).expect("readable"));

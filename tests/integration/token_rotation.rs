@@ -61,6 +61,7 @@ fn request(signer: &Signer) -> Request {
         token: None,
         user: None,
         owner: None,
+        denies_own: false,
     };
     let presented = ClientCredential::bearer_token(signer.token(&claims));
     Request { query, client: Some(Client { presented, company: None, credential: None }) }

@@ -1,5 +1,6 @@
 //! Real servers for the tests: a process of the built binary, a port, a directory, clients.
 
+pub mod authzen;
 pub mod bytes_codec;
 pub mod ca;
 pub mod channel;
@@ -22,7 +23,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -98,6 +99,8 @@ pub struct Server {
     pub address: String,
     /// The address for API clients, or empty.
     pub oauth: String,
+    /// The address of the HTTP API, when it serves.
+    http: Arc<OnceLock<String>>,
     log: hang::Log,
     reader: Option<JoinHandle<()>>,
 }
@@ -139,19 +142,24 @@ impl Server {
         let lines = hang::Log::default();
         hang::show_log(child.id(), &lines);
         let kept = Arc::clone(&lines);
+        let http = Arc::<OnceLock<String>>::default();
+        let kept_http = Arc::clone(&http);
         let reader = std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
                 kept.lock().expect("a log").push(line);
                 if event["message"] == "serving" {
                     let address = event["address"].as_str().expect("an address").to_owned();
+                    if let Some(address) = event["http_address"].as_str() {
+                        kept_http.set(address.to_owned()).ok();
+                    }
                     let oauth = event["oauth_address"].as_str().unwrap_or_default().to_owned();
                     send.send((address, oauth)).ok();
                 }
             }
         });
         let (address, oauth, reader) = (String::new(), String::new(), Some(reader));
-        (Self { child, address, oauth, log: lines, reader }, receive)
+        (Self { child, address, oauth, http, log: lines, reader }, receive)
     }
 
     /// Starts a server with a catalog of this repository.
@@ -161,6 +169,11 @@ impl Server {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The address of the HTTP API.
+    pub fn http(&self) -> &str {
+        self.http.get().expect("--http")
     }
 
     /// The log so far.

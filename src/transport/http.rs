@@ -1,11 +1,11 @@
-//! OAuth: the connections of API clients, by HTTP/1.1 and HTTP/2.
+//! Http: the connections of the listeners for plain HTTP, by HTTP/1.1 and HTTP/2.
 //!
-//! Each of them may come from the internet, so a connection is bounded before a client has proven who it
+//! Each of them may come from the internet, so a connection is bounded before its peer has proven who it
 //! is: by a timeout for the TLS handshake, for the head and for the body of a request, by the time until
 //! the first proof, and by few and small streams.
 //!
-//! Not here: how a request is answered; see [`crate::oauth`]. A quarter of the connections is for this
-//! listener at most; see [`super::listener`].
+//! Not here: how a request is answered; see [`crate::oauth`] and [`crate::authzen`]. How many connections
+//! a listener may have; see [`super::listener`].
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -31,21 +31,49 @@ use super::worker::Protocol;
 use crate::grpc::peer::Peer;
 use crate::metrics::Counted;
 use crate::metrics::jitter::jittered;
-use crate::oauth::authorization_server::{AuthorizationServer, Use};
 use crate::observe::connection_events::ConnectionEvents;
 use crate::observe::peer_address::PeerAddress;
+use crate::observe::rejected_callers::RejectedCallers;
+use crate::web::answer::{Responder, Use};
 
-/// How many streams of an HTTP/2 connection may be open at once.
-const MAX_STREAMS: u32 = 16;
-/// How many unread bytes a peer may send for one stream, and for all streams of a connection.
-const STREAM_WINDOW: u32 = 32 << 10;
-const CONNECTION_WINDOW: u32 = 64 << 10;
+/// Whom a listener asks for a certificate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientCertificates {
+    /// No peer.
+    Never,
+    /// Every peer, if the server has CAs of client certificates.
+    AsCallers,
+}
+
+/// The limits of the streams of an HTTP/2 connection.
+#[derive(Clone, Copy)]
+pub(crate) struct StreamLimits {
+    /// How many may be open at once.
+    max_streams: u32,
+    /// How many unread bytes a peer may send for one stream.
+    stream_window: u32,
+    /// How many for all streams.
+    connection_window: u32,
+}
+
+impl StreamLimits {
+    /// Those of API clients, whose requests are small.
+    pub(crate) const CLIENTS: Self =
+        Self { max_streams: 16, stream_window: 32 << 10, connection_window: 64 << 10 };
+    /// Those of callers.
+    pub(crate) const CALLERS: Self =
+        Self { max_streams: 256, stream_window: 256 << 10, connection_window: 512 << 10 };
+}
+
 /// The smallest limit of a request's head that hyper allows for HTTP/1.1, in bytes.
 const MIN_HEAD_BYTES: usize = 8 << 10;
 
-/// Serves the connections of API clients.
-pub(crate) struct ClientConnections {
-    pub(crate) server: Arc<AuthorizationServer>,
+/// Serves the connections of one listener.
+pub(crate) struct HttpConnections<R> {
+    /// Answers the requests.
+    pub(crate) responder: Arc<R>,
+    pub(crate) streams: StreamLimits,
+    pub(crate) client_certificates: ClientCertificates,
     /// TLS. None: connections are plain text.
     pub(crate) tls: Option<Tls>,
     pub(crate) calls: Arc<CallCounters>,
@@ -55,9 +83,11 @@ pub(crate) struct ClientConnections {
     pub(crate) stall_timeout: Duration,
     /// The limit of a request's headers, in bytes.
     pub(crate) max_header_bytes: usize,
+    /// Counts and logs peers whose certificate is rejected.
+    pub(crate) rejected_callers: Arc<RejectedCallers>,
 }
 
-impl Protocol for ClientConnections {
+impl<R: Responder> Protocol for HttpConnections<R> {
     fn calls(&self) -> &Arc<CallCounters> {
         &self.calls
     }
@@ -71,16 +101,23 @@ impl Protocol for ClientConnections {
             let peer = Peer { address, ..Peer::default() };
             return self.serve(connection, peer, phase).await;
         };
-        let handshake = tls.accept_client(connection);
+        let handshake = tls.accept_http(connection, self.client_certificates);
         let events = &self.connection_events;
-        let done = tls::finish(handshake, self.stall_timeout, events, &mut phase).await;
-        if let Some(Ok((connection, peer))) = done {
-            self.serve(connection, Peer { address, ..peer }, phase).await;
+        match tls::finish(handshake, self.stall_timeout, events, &mut phase).await {
+            Some(Ok((connection, peer))) => {
+                self.serve(connection, Peer { address, ..peer }, phase).await;
+            }
+            Some(Err(error)) => {
+                if let Some(reason) = tls::rejection(&error) {
+                    self.rejected_callers.handshake(address, reason);
+                }
+            }
+            None => {}
         }
     }
 }
 
-impl ClientConnections {
+impl<R: Responder> HttpConnections<R> {
     async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         connection: I,
@@ -93,15 +130,15 @@ impl ClientConnections {
         };
         let activity = Activity::new(Arc::clone(&self.calls), phase);
         let peer = Arc::new(peer);
-        let (server, calls) = (Arc::clone(&self.server), Arc::clone(&self.calls));
+        let (responder, calls) = (Arc::clone(&self.responder), Arc::clone(&self.calls));
         let of_requests = Arc::clone(&activity);
         let service = service_fn(move |request: Request<Incoming>| {
-            let (server, peer) = (Arc::clone(&server), Arc::clone(&peer));
+            let (responder, peer) = (Arc::clone(&responder), Arc::clone(&peer));
             let (activity, calls) = (Arc::clone(&of_requests), Arc::clone(&calls));
             async move {
                 let _open = activity.open();
                 let _counted = Counted::one_more(&calls.in_flight);
-                let answer = server.answer(request, &peer).await;
+                let answer = responder.answer(request, &peer).await;
                 match answer.use_of_connection {
                     Use::Proven => activity.accept(),
                     Use::Public => activity.probe(),
@@ -121,9 +158,9 @@ impl ClientConnections {
         builder
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(self.streams.max_streams)
+            .initial_stream_window_size(self.streams.stream_window)
+            .initial_connection_window_size(self.streams.connection_window)
             .max_header_list_size(u32::try_from(self.max_header_bytes).unwrap_or(u32::MAX))
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .max_local_error_reset_streams(MAX_ERROR_RESETS);
