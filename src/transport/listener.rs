@@ -506,13 +506,14 @@ async fn accept(
                 false => 0,
             };
             if open >= max_connections.saturating_add(reserve) || of_this_port >= of_port {
+                // It is counted before it is closed, which the return does.
+                events.at_limit();
                 return Ok(None);
             }
             connection.detach().map(Some)
         });
         match (connection, workers.iter().min_by_key(|worker| worker.open())) {
-            // The drop closes it.
-            (Ok(None), _) => events.at_limit(),
+            (Ok(None), _) => {}
             (Ok(Some(connection)), Some(worker)) => worker.take(connection),
             (Err(error), _) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             (Err(error), _) => {

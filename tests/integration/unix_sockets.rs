@@ -1,6 +1,6 @@
 //! Unix sockets: served beside TCP, with a mode, by one server at a time, and bounded like TCP.
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +11,7 @@ use crate::harness::ca::Ca;
 use crate::harness::raw::*;
 use crate::harness::{Client, Server, bootstrap, refused, scopegate, scopes_of};
 use rcgen::CertificateParams;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use scopegate::proto::*;
 use tonic::Code;
 
@@ -252,29 +253,52 @@ fn memory(server: &Server) -> u64 {
     kib << 10
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn client_that_never_reads_is_bounded_then_disconnected() {
-    let (_dir, store, path) = place();
-    let server = serve(&store, &unix(&path), &["--stall-timeout", "1s"]);
-    assert_served(&unix(&path)).await;
-    let before = memory(&server);
-    // The largest windows, so that the socket fills. The connection has accepted calls, so no limit for
-    // unknown callers applies, and the kernel has none.
+/// Begins HTTP/2 with the largest windows, so that what is not read fills the socket.
+fn with_large_windows(path: &Path) -> Raw<UnixStream> {
     let mut wide = vec![0, 4];
     wide.extend(0x7fff_ffff_u32.to_be_bytes());
-    let mut raw = Raw::begun_at(&path, &wide);
+    let mut raw = Raw::begun_at(path, &wide);
     raw.send(&frame(WINDOW_UPDATE, 0, 0, &(0x7fff_0000_u32).to_be_bytes()));
+    raw
+}
+
+/// No limit for unknown callers ends it, because its calls are accepted; no limit for floods, because it
+/// has no more calls than allowed; and the kernel has none.
+#[test]
+fn client_that_never_reads_is_disconnected() {
+    let (_dir, store, path) = place();
+    let _server = serve(&store, &unix(&path), &["--stall-timeout", "1s"]);
+    let mut raw = with_large_windows(&path);
+    // Replies of 3 KB each: together more than the socket holds.
+    let block = block_to("/scopegate.v1.CatalogService/GetCatalog", &[]);
+    for call in 0..250 {
+        raw.send(&frame(HEADERS, END_HEADERS, 2 * call + 1, &block));
+        raw.send(&frame(DATA, END_STREAM, 2 * call + 1, &[0; 5]));
+    }
+    // The end of the other side needs no read to be seen.
+    let mut ended = [PollFd::new(&raw.0, PollFlags::empty())];
+    let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
+    assert_eq!(poll(&mut ended, Some(&limit)), Ok(1), "it was waited for");
+    assert!(ended[0].revents().contains(PollFlags::HUP));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_that_floods_and_never_reads_costs_a_bounded_amount() {
+    let (_dir, store, path) = place();
+    let server = serve(&store, &unix(&path), &[]);
+    assert_served(&unix(&path)).await;
+    let before = memory(&server);
+    let mut raw = with_large_windows(&path);
     raw.0.set_write_timeout(Some(WAIT_LIMIT)).expect("set");
     let mut call = 1;
     let error = loop {
-        match std::io::Write::write_all(&mut raw.0, &check(call)) {
+        match raw.0.write_all(&check(call)) {
             Ok(()) => call += 2,
             Err(error) => break error,
         }
         assert!(call < 600_000, "all were taken");
     };
     assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it was waited for");
-    assert!(call > 100, "{call}");
     let after = memory(&server);
     assert!(after < before + (32 << 20), "{before} bytes before, {after} after");
     assert_served(&unix(&path)).await;
