@@ -38,9 +38,10 @@ pub(super) fn read(value: Value<'_>) -> Result<Token, String> {
         Ok(None) => Ok(String::new()),
         Ok(Some(text)) => text.string().map(Into::into).ok_or_else(|| wrong(field, "a string")),
     };
+    // An empty text is no time: left out, the token would have no end.
     let time = |field: &str, one, other| {
-        let text: String = string(field, one, other)?;
-        let time = Some(text).filter(|text| !text.is_empty()).map(|text| instant(&text));
+        let value = once(one, other).map_err(|()| wrong(field, "there once"))?;
+        let time = value.map(|value| value.string().and_then(|text| instant(&text)));
         time.map(|time| time.ok_or_else(|| wrong(field, "a time of RFC 3339"))).transpose()
     };
     let listed = match scopes.filter(|scopes| !scopes.is_null()) {
@@ -65,8 +66,10 @@ pub(super) fn read(value: Value<'_>) -> Result<Token, String> {
 /// The time of a text that says its offset from UTC. A text without one, or a date alone, is a local time
 /// of its writer: taken for UTC, a token could live hours longer.
 fn instant(text: &str) -> Option<prost_types::Timestamp> {
-    text.parse::<jiff::Timestamp>().ok()?;
-    text.parse().ok()
+    let sign = text.len().checked_sub("+00:00".len()).filter(|at| *at > "2026-01-02".len());
+    let sign = sign.and_then(|at| text.as_bytes().get(at));
+    let has_offset = text.ends_with(['Z', 'z']) || matches!(sign, Some(b'+' | b'-'));
+    if has_offset { text.parse().ok() } else { None }
 }
 
 /// The value of a field that has two names. An error: it is there by both.
@@ -124,6 +127,8 @@ mod tests {
             (r#"{"scopes":[null]}"#, "`token.scopes`"),
             (r#"{"issued_at":1767323045}"#, "`token.issued_at`"),
             (r#"{"issued_at":"soon"}"#, "`token.issued_at`"),
+            (r#"{"expires_at":""}"#, "`token.expires_at`"),
+            (r#"{"issuedAt":""}"#, "`token.issued_at`"),
             (r#"{"expires_at":"2026-01-02"}"#, "`token.expires_at`"),
             (r#"{"expires_at":"2026-01-02T03:04:05"}"#, "`token.expires_at`"),
             (r#"{"expiresAt":"2026-01-02 03:04:05.5"}"#, "`token.expires_at`"),
