@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::base::Base;
 use super::decision::Decision;
-use super::entity::Malformed;
+use super::entity::{Malformed, Subject};
 use super::evaluation::Defaults;
 use super::json::Value;
 use super::question::{NotAskable, Question, named_company};
@@ -29,7 +29,12 @@ pub(super) enum Questions<'a> {
     /// One question, whose decision is the answer.
     One(Question<'a>),
     /// Several, some of which may be malformed.
-    Several(Vec<Result<Question<'a>, Malformed>>, BatchEnd),
+    Several {
+        items: Vec<Result<Question<'a>, Malformed>>,
+        end: BatchEnd,
+        /// The subjects for which nothing is asked: those of malformed items, and the default.
+        others: Vec<Subject<'a>>,
+    },
 }
 
 /// A decision, or several.
@@ -77,8 +82,16 @@ impl<'a> Questions<'a> {
         if items.is_empty() {
             return Ok(Self::One(defaults.question(&Defaults::default())?));
         }
-        let question = |item| Defaults::read(item)?.question(&defaults);
-        let items: Vec<_> = items.into_iter().map(question).collect();
+        let values = items;
+        let question = |item: &Value<'a>| Defaults::read(*item)?.question(&defaults);
+        let items: Vec<_> = values.iter().map(question).collect();
+        let malformed = values.iter().zip(&items).filter(|(_, question)| question.is_err());
+        let unasked = malformed.map(|(item, _)| *item).chain([request]);
+        let others = unasked.filter_map(|object| {
+            let [subject] = object.members(&["subject"])?;
+            Subject::read(subject?).ok()
+        });
+        let others = others.collect();
         let contexts = items.iter().flatten().map(|question| &question.context);
         let tokens = contexts.filter_map(|context| context.bearer_token).map(Value::text);
         let tokens = tokens.collect::<HashSet<_>>().len();
@@ -88,20 +101,26 @@ impl<'a> Questions<'a> {
                  {MAX_CLIENT_CREDENTIALS}"
             )));
         }
-        Ok(Self::Several(items, end))
+        Ok(Self::Several { items, end, others })
     }
 
     fn all(&self) -> impl Iterator<Item = &Question<'a>> {
         let (one, several) = match self {
             Self::One(question) => (Some(question), None),
-            Self::Several(items, _) => (None, Some(items)),
+            Self::Several { items, .. } => (None, Some(items)),
         };
         one.into_iter().chain(several.into_iter().flatten().flatten())
     }
 
-    /// The companies that the questions name, each once. The texts may be no ids.
+    /// The companies that the request names, each once, also where nothing is asked of them. The texts may
+    /// be no ids.
     pub(super) fn companies<'q>(&'q self, base: &'q Base) -> HashSet<&'q str> {
-        self.all().filter_map(|question| named_company(base, &question.subject)).collect()
+        let others: &[Subject<'a>] = match self {
+            Self::One(_) => &[],
+            Self::Several { others, .. } => others,
+        };
+        let subjects = self.all().map(|question| &*question.subject).chain(others);
+        subjects.filter_map(|subject| named_company(base, subject)).collect()
     }
 
     /// About how many bytes of memory the requests of the questions take.
@@ -120,7 +139,7 @@ impl<'a> Questions<'a> {
     ) -> Result<Decided, Refusal> {
         match self {
             Self::One(question) => Ok(Decided::One(one(session, base, &question).await?)),
-            Self::Several(items, end) => {
+            Self::Several { items, end, .. } => {
                 let evaluations = several(session, base, items, end).await?;
                 Ok(Decided::Several(DecisionList { evaluations }))
             }

@@ -75,13 +75,15 @@ fn asked<'a>(request: Value<'a>, searched: &str) -> [&'a str; 8] {
     let [subject, action, resource, context] =
         request.members(&["subject", "action", "resource", "context"]).unwrap_or_default();
     let entity = |name: &str, value: Option<Value<'a>>| {
-        let members = value.and_then(|value| value.members(&["type", "id", "name", "properties"]));
-        let [kind, id, own_name, properties] = members.unwrap_or_default();
+        let members = value.and_then(|value| value.members(&["type", "id", "properties"]));
+        let [kind, id, properties] = members.unwrap_or_default();
         let id = id.filter(|_| name != searched);
-        [text(kind.or(own_name)), text(id), text(properties)]
+        [text(kind), text(id), text(properties)]
     };
     let [subject_type, subject_id, _] = entity("subject", subject);
-    let [name, _, action_properties] = entity("action", action);
+    // A `type` of an action means nothing.
+    let action = action.and_then(|action| action.members(&["name", "properties"]));
+    let [name, action_properties] = action.unwrap_or_default().map(text);
     let [resource_type, resource_id, properties] = entity("resource", resource);
     [
         subject_type,

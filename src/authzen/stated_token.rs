@@ -38,10 +38,11 @@ pub(super) fn read(value: Value<'_>) -> Result<Token, String> {
         Ok(None) => Ok(String::new()),
         Ok(Some(text)) => text.string().map(Into::into).ok_or_else(|| wrong(field, "a string")),
     };
+    // An empty text is no time: left out, the token would have no end.
     let time = |field: &str, one, other| {
-        let text: String = string(field, one, other)?;
-        let time = Some(text).filter(|text| !text.is_empty()).map(|text| text.parse());
-        time.transpose().map_err(|_| wrong(field, "a time of RFC 3339"))
+        let value = once(one, other).map_err(|()| wrong(field, "there once"))?;
+        let time = value.map(|value| value.string().and_then(|text| instant(&text)));
+        time.map(|time| time.ok_or_else(|| wrong(field, "a time of RFC 3339"))).transpose()
     };
     let listed = match scopes.filter(|scopes| !scopes.is_null()) {
         None => vec![],
@@ -60,6 +61,15 @@ pub(super) fn read(value: Value<'_>) -> Result<Token, String> {
         expires_at: time(".expires_at", expires_at, expires_at_camel)?,
         user_id: string(".user_id", user, user_camel)?,
     })
+}
+
+/// The time of a text that says its offset from UTC. A text without one, or a date alone, is a local time
+/// of its writer: taken for UTC, a token could live hours longer.
+fn instant(text: &str) -> Option<prost_types::Timestamp> {
+    let sign = text.len().checked_sub("+00:00".len()).filter(|at| *at > "2026-01-02".len());
+    let sign = sign.and_then(|at| text.as_bytes().get(at));
+    let has_offset = text.ends_with(['Z', 'z']) || matches!(sign, Some(b'+' | b'-'));
+    if has_offset { text.parse().ok() } else { None }
 }
 
 /// The value of a field that has two names. An error: it is there by both.
@@ -96,6 +106,19 @@ mod tests {
     }
 
     #[test]
+    fn offset_of_a_time_counts() {
+        let seconds = |time: &str| {
+            let read = token(&format!(r#"{{"expires_at":"{time}"}}"#)).expect(time);
+            read.expires_at.expect("a time").seconds
+        };
+        for same in
+            ["2026-01-02T03:04:05.9Z", "2026-01-02T05:04:05+02:00", "2026-01-01T22:34:05-04:30"]
+        {
+            assert_eq!(seconds(same), 1_767_323_045, "{same}");
+        }
+    }
+
+    #[test]
     fn field_of_a_wrong_type_is_named() {
         for (text, field) in [
             (r#"{"audience":1}"#, "`token.audience`"),
@@ -104,6 +127,12 @@ mod tests {
             (r#"{"scopes":[null]}"#, "`token.scopes`"),
             (r#"{"issued_at":1767323045}"#, "`token.issued_at`"),
             (r#"{"issued_at":"soon"}"#, "`token.issued_at`"),
+            (r#"{"expires_at":""}"#, "`token.expires_at`"),
+            (r#"{"issuedAt":""}"#, "`token.issued_at`"),
+            (r#"{"expires_at":"2026-01-02"}"#, "`token.expires_at`"),
+            (r#"{"expires_at":"2026-01-02T03:04:05"}"#, "`token.expires_at`"),
+            (r#"{"expiresAt":"2026-01-02 03:04:05.5"}"#, "`token.expires_at`"),
+            (r#"{"issuedAt":"2026-01-02T03:04:05"}"#, "`token.issued_at`"),
             (r#"{"expires_at":null,"expiresAt":null}"#, "`token.expires_at`"),
             (r#"{"user_id":"ann","userId":"ann"}"#, "`token.user_id`"),
             (r#"{"userId":{}}"#, "`token.user_id`"),

@@ -119,6 +119,8 @@ async fn key_that_is_bound_to_companies_reaches_no_other() {
         let subject = json!({"type": "user", "id": format!("{company}/hr/ann")});
         for item in [
             json!({"subject": subject}),
+            json!({"subject": subject, "action": {}}),
+            json!({"subject": subject, "resource": null}),
             json!({"subject": subject, "resource": {"type": "route", "id": "no path"}}),
         ] {
             let all = with(own.clone(), "evaluations", json!([{}, item, {}]));
@@ -128,6 +130,8 @@ async fn key_that_is_bound_to_companies_reaches_no_other() {
                 with(first, "options", json!({"evaluations_semantic": "deny_on_first_deny"}));
             assert_eq!(status(&service, EVALUATIONS, &first), 403, "{company}: after the end");
         }
+        let unused = with(other(company), "evaluations", json!([{"subject": own["subject"]}]));
+        assert_eq!(status(&service, EVALUATIONS, &unused), 403, "{company}: a default of no item");
         for path in ["/access/v1/search/resource", "/access/v1/search/action"] {
             assert_eq!(status(&service, path, &other(company)), 403, "{company} {path}");
         }

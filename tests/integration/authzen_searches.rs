@@ -249,6 +249,15 @@ async fn token_is_good_for_the_same_request_only() {
     ] {
         assert_eq!(status(RESOURCE, &other), 400, "{other}");
     }
+    // A `type` is no member of an action, and hides nothing of it.
+    let typed = |name: &str| {
+        let action = json!({"type": "t", "name": name});
+        with(base.clone(), "action", action)
+    };
+    let first = platform.answer(RESOURCE, &with(typed("use"), "page", json!({"limit": 1})));
+    let of_typed = json!({"token": first["page"]["next_token"]});
+    assert_eq!(status(RESOURCE, &with(typed("use"), "page", of_typed.clone())), 200);
+    assert_eq!(status(RESOURCE, &with(typed("read"), "page", of_typed)), 400);
     let in_company = with(again.clone(), "subject.id", json!("hr"));
     assert_eq!(status(&format!("/companies/acme{RESOURCE}"), &in_company), 400, "another base");
     assert_eq!(status(ACTION, &again), 400, "another search");
