@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_connects_before_the_socket_has_its_mode() {
+    fn no_client_connects_before_the_socket_has_its_mode() {
         let (_dir, path) = dir();
         let socket = bind_closed(&path).expect("bound");
         let refused = UnixStream::connect(&path).expect_err("it does not listen");
