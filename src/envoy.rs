@@ -6,8 +6,10 @@
 //! Not here: what is asked and answered; see [`crate::gateway`]. How a call arrives; see [`crate::grpc`].
 
 mod metadata;
+mod raw_request;
 mod request;
 mod response;
 
+pub use self::raw_request::decode_raw;
 pub use self::request::{ContextExtensions, MissingRequest, http_request, request_id, settings};
 pub use self::response::response;

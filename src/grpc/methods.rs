@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::unary::{count_and_decode, write};
+use super::unary::{count, count_and_decode, decode, write};
 use super::{
     Api, authorization, catalog, change, directory, ext_authz, key, peer_service, signing_key,
     status,
@@ -67,7 +67,7 @@ pub async fn envoy_check(
     deadline: Option<Instant>,
     message: Bytes,
 ) -> Result<Bytes, Status> {
-    let request: envoy_proto::CheckRequest = count_and_decode(message)?;
+    let request = envoy_request(message)?;
     let session = api.authorize(caller, &request)?;
     // The decision log shows the id of the request that is judged, unless the call has one of its own.
     let has_id = context.is_some_and(|context| context.request_id.is_some());
@@ -80,6 +80,17 @@ pub async fn envoy_check(
     });
     let session = session.of_request(judged.as_ref().or(context)).until(deadline);
     Ok(write(&ext_authz::check(session, &request, trace).await?))
+}
+
+/// The request of Envoy in a message.
+///
+/// # Errors
+/// The message is malformed, or a list is too long. That a client sent something that is not text is no
+/// error: then it could choose that there is no decision.
+fn envoy_request(message: Bytes) -> Result<envoy_proto::CheckRequest, Status> {
+    count::<envoy_proto::CheckRequest>(&message)?;
+    let decoded = decode(message.clone());
+    decoded.or_else(|error| crate::envoy::decode_raw(&message).map_err(|_| error))
 }
 
 /// Answers a batch of checks.

@@ -188,10 +188,19 @@ pub fn decode<Q: Message + Default>(bytes: Bytes) -> Result<Q, Status> {
 /// # Errors
 /// The bytes are not a message of this type, or a list is too long.
 pub fn count_and_decode<Q: Message + Name + Default>(bytes: Bytes) -> Result<Q, Status> {
-    if bytes.len() >= list_limits::COUNTED_FROM {
-        list_limits::count(&Q::full_name(), &bytes)?;
-    }
+    count::<Q>(&bytes)?;
     decode(bytes)
+}
+
+/// Counts the lists of a message.
+///
+/// # Errors
+/// A list is too long.
+pub fn count<Q: Name>(bytes: &[u8]) -> Result<(), Status> {
+    if bytes.len() >= list_limits::COUNTED_FROM {
+        list_limits::count(&Q::full_name(), bytes)?;
+    }
+    Ok(())
 }
 
 /// The length in the prefix of a message, if the prefix is complete.

@@ -68,6 +68,27 @@ pub struct Facts<'a> {
     pub now: Timestamp,
 }
 
+impl Facts<'_> {
+    /// Whether there is the company, and it is enabled. Otherwise the cause.
+    fn has_live_company(&self) -> Result<(), Cause> {
+        let company = self.company.ok_or(Reason::CompanyUnknown)?;
+        if company.enabled { Ok(()) } else { Err(Reason::CompanyDisabled.into()) }
+    }
+
+    /// Whether there is the credential, it is enabled and it has not expired. Otherwise the cause.
+    fn has_live_credential(&self) -> Result<(), Cause> {
+        let known = self.credential.filter(|_| self.company.is_some());
+        let credential = known.ok_or(Reason::CredentialUnknown)?;
+        if !credential.enabled {
+            return Err(Reason::CredentialDisabled.into());
+        }
+        if is_expired(credential.expires_at, self.now) {
+            return Err(Reason::CredentialExpired.into());
+        }
+        Ok(())
+    }
+}
+
 /// The answer to a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -165,7 +186,14 @@ pub fn decide_for_gateway(query: &Query, facts: Facts<'_>) -> Result<Verdict, Au
     if let Verdict::Denied { reason: Reason::EndpointUnknown, .. } = verdict
         && let Some(cause) = client_fault(query, facts)
     {
-        return Ok(denied(cause, vec![]));
+        // For an endpoint that exists, the state of the company and of the credential is told first (D15).
+        let state = match &query.subject {
+            Subject::Known { .. } => {
+                facts.has_live_company().and(facts.has_live_credential()).err()
+            }
+            Subject::Unproven(_) => None,
+        };
+        return Ok(denied(state.map_or(cause, |state| state.first(cause)), vec![]));
     }
     Ok(verdict)
 }
@@ -454,22 +482,8 @@ impl<'a> Evaluator<'a> {
             return Err(*cause);
         }
         match layer {
-            Layer::Company => {
-                let company = self.facts.company.ok_or(Reason::CompanyUnknown)?;
-                if !company.enabled {
-                    return Err(Reason::CompanyDisabled.into());
-                }
-            }
-            Layer::Credential => {
-                let known = self.facts.credential.filter(|_| self.facts.company.is_some());
-                let credential = known.ok_or(Reason::CredentialUnknown)?;
-                if !credential.enabled {
-                    return Err(Reason::CredentialDisabled.into());
-                }
-                if is_expired(credential.expires_at, self.facts.now) {
-                    return Err(Reason::CredentialExpired.into());
-                }
-            }
+            Layer::Company => self.facts.has_live_company()?,
+            Layer::Credential => self.facts.has_live_credential()?,
             Layer::Token => {
                 if self.query.token.is_none() {
                     return Err(Reason::TokenRequired.into());

@@ -19,7 +19,7 @@ use super::socket_file::SocketFile;
 use crate::observe::peer_address::PeerAddress;
 
 /// How many connections may wait to be accepted.
-const BACKLOG: u32 = 1024;
+pub(super) const BACKLOG: i32 = 1024;
 
 /// After this time without traffic the kernel probes a peer. A peer that does not answer is given
 /// up after twice this time.
@@ -117,7 +117,7 @@ fn bind_exactly(address: SocketAddr) -> io::Result<TcpListener> {
         SockRef::from(&socket).set_only_v6(false)?;
     }
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG.unsigned_abs())
 }
 
 /// Lets the kernel find out whether a silent peer is still there. HTTP/2 pings would read the clock

@@ -5,8 +5,8 @@
 //! left of that server is replaced. The lock file stays: to remove it would let two servers lock two files
 //! of that name.
 //!
-//! The socket is bound and gets its mode under another name. Clients find it at its path with its mode, or
-//! they find the one before.
+//! The socket is bound and gets its mode under another name, and only then accepts connections. Clients find
+//! it at its path with its mode, or they find the one before.
 //!
 //! Not here: which addresses there are; see [`super::listen_socket`].
 
@@ -21,6 +21,7 @@ use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::error::TransportError;
+use super::listen_socket::BACKLOG;
 
 /// What the path of the lock file, and that of a socket that has no mode yet, end with.
 const LOCK: &str = ".lock";
@@ -71,14 +72,15 @@ impl SocketFile {
         if fs::symlink_metadata(&new).is_ok_and(|file| file.file_type().is_socket()) {
             fs::remove_file(&new).map_err(cannot)?;
         }
-        let listener = UnixListener::bind(&new).map_err(cannot)?;
-        let placed = listener
-            .set_nonblocking(true)
-            .and_then(|()| fs::set_permissions(&new, Permissions::from_mode(mode)))
+        let socket = bind_closed(&new).map_err(cannot)?;
+        let placed = fs::set_permissions(&new, Permissions::from_mode(mode))
+            .and_then(|()| socket.listen(BACKLOG))
             .and_then(|()| fs::symlink_metadata(&new))
             .and_then(|file| fs::rename(&new, path).map(|()| Identity::of(&file)));
         match placed {
-            Ok(identity) => Ok((Self { path: path.to_owned(), identity, _lock: lock }, listener)),
+            Ok(identity) => {
+                Ok((Self { path: path.to_owned(), identity, _lock: lock }, socket.into()))
+            }
             Err(error) => {
                 fs::remove_file(&new).ok();
                 Err(cannot(error))
@@ -94,6 +96,15 @@ impl Drop for SocketFile {
             fs::remove_file(&self.path).ok();
         }
     }
+}
+
+/// Makes a socket at a path that accepts no connection yet. Its file has the mode that the system gave it,
+/// which may let everybody connect, and a connection from then would stay open.
+fn bind_closed(path: &Path) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    Ok(socket)
 }
 
 /// A path with more at its end.
@@ -243,6 +254,16 @@ mod tests {
         std::os::unix::fs::symlink(&target, with_end(&path, LOCK)).expect("linked");
         assert!(refused(&path).contains("cannot lock"));
         assert!(!target.exists());
+    }
+
+    #[test]
+    fn no_client_connects_before_the_socket_has_its_mode() {
+        let (_dir, path) = dir();
+        let socket = bind_closed(&path).expect("bound");
+        let refused = UnixStream::connect(&path).expect_err("it does not listen");
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        socket.listen(BACKLOG).expect("open");
+        UnixStream::connect(&path).expect("it listens");
     }
 
     #[test]

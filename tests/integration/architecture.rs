@@ -144,6 +144,7 @@ fn heavy_crates_are_named_in_one_place() {
                 "src/store/error.rs",
                 "src/store/replicated/etcd",
                 "src/wire",
+                "src/envoy/raw_request.rs",
                 "src/grpc",
                 "src/cli/printer",
                 "src/cli/failover",

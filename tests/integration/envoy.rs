@@ -6,6 +6,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use prost::Message;
 use prost_types::value::Kind;
 use scopegate::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use scopegate::proto::envoy::config::core::v3::{HeaderMap, HeaderValue, HeaderValueOption};
@@ -21,6 +23,8 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::authentication::wire;
+use crate::harness::bytes_codec::BytesCodec;
 use crate::harness::http::get;
 use crate::harness::jwt::{Signer, key_set};
 use crate::harness::{
@@ -631,6 +635,38 @@ async fn mistake_of_the_configuration_fails_the_call() {
         let (code, details) = refused(world.try_ask(asked).await);
         assert_eq!(code, Code::InvalidArgument);
         assert_eq!(fields(&details), ["attributes.request.http"]);
+    }
+}
+
+/// Envoy sends the query, and older versions the headers, as the client sent them.
+#[tokio::test]
+async fn client_that_sends_no_text_gets_a_decision() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let world = World::new(dir.path(), &[]).await;
+    let wire = wire(&world.server.url(), Some(&world.operator)).await;
+    let secret = format!("Bearer {}", world.secret);
+    let good = [("authorization", &*secret)];
+    let own = [ACME[0]];
+    for (request, status) in [
+        (request("GET", "/users?x=@@", &good, &own), 200),
+        (request("GET", "/users", &[good[0], ("x-name", "@@")], &own), 200),
+        (request("GET", "/users/@@", &good, &own), 400),
+        (request("G@@", "/users", &good, &own), 400),
+        (request("GET", "/users", &[("authorization", "Bearer @@")], &own), 401),
+        (request("GET", "/users", &[("authorization", "@@")], &ACME), 401),
+        (request("GET", "/users?x=@@", &[], &own), 401),
+    ] {
+        let mut bytes = request.encode_to_vec();
+        let at = bytes.windows(2).position(|two| two == b"@@").expect("it is there");
+        bytes[at] = 0xff;
+        envoy::CheckRequest::decode(&*bytes).expect_err("not text");
+        let mut grpc = tonic::client::Grpc::new(wire.clone());
+        grpc.ready().await.expect("ready");
+        let path = "/envoy.service.auth.v3.Authorization/Check".parse().expect("a path");
+        let call = tonic::Request::new(Bytes::from(bytes));
+        let answer = grpc.unary(call, path, BytesCodec).await.expect("a decision").into_inner();
+        let decided = Decided::of(envoy::CheckResponse::decode(answer).expect("a response"));
+        assert_eq!(decided.status, status, "{request:?}");
     }
 }
 

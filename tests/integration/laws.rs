@@ -27,7 +27,7 @@ use scopegate::policy::query::{Query, Requirement, ResourceAction, Subject};
 use scopegate::policy::reason::Reason;
 use scopegate::policy::revision::Revision;
 use scopegate::policy::scope::{Scope, ScopeId};
-use scopegate::policy::token::Token;
+use scopegate::policy::token::{PresentedToken, Token};
 use scopegate::policy::user::User;
 
 const LEARN_AMP: &str = include_str!("../../catalogs/learn-amp.yaml");
@@ -508,6 +508,30 @@ fn d16_an_endpoint_of_another_audience_is_none_of_a_gateways() {
             let unproven = Subject::Unproven(Reason::TokenUnverifiable.into());
             let decided = ask(path, audience, Some(unproven));
             assert_eq!(reason(decided), Some(Reason::TokenUnverifiable), "{path} {audience:?}");
+        }
+    }
+    // Nor does one that the gateway's route names, in any state of its company and its credential.
+    let live = world.facts();
+    let (company, credential) = (live.company.expect("one"), live.credential.expect("one"));
+    let (disabled, off) = (
+        Company { enabled: false, ..company.clone() },
+        Credential { enabled: false, ..credential.clone() },
+    );
+    let ended = Credential { expires_at: Some(live.now), ..credential.clone() };
+    for (facts, expected) in [
+        (live, Reason::TokenInvalid),
+        (Facts { company: None, credential: None, ..live }, Reason::CompanyUnknown),
+        (Facts { company: Some(&disabled), ..live }, Reason::CompanyDisabled),
+        (Facts { credential: None, ..live }, Reason::CredentialUnknown),
+        (Facts { credential: Some(&off), ..live }, Reason::CredentialDisabled),
+        (Facts { credential: Some(&ended), ..live }, Reason::CredentialExpired),
+    ] {
+        for path in ["/v1/users", "/nowhere"] {
+            let path = RequestPath::parse(path).expect("a path");
+            let needs = Requirement::Endpoint { method: "GET".into(), path };
+            let token = Some(PresentedToken::Rejected(Reason::TokenInvalid.into()));
+            let asked = Query { needs, token, ..query(&[], Some("public")) };
+            assert_eq!(reason(decide_for_gateway(&asked, facts)), Some(expected), "{asked:?}");
         }
     }
     // What the gateway itself names must exist, whatever a client asks for.
