@@ -18,7 +18,7 @@ use scopegate::policy::company::Company;
 use scopegate::policy::consent::{Consent, Parties};
 use scopegate::policy::credential::{Credential, GrantContext, GrantState};
 use scopegate::policy::decision::{
-    Facts, Layer, Verdict, decide, decide_for_gateway, effective, explain,
+    Facts, Layer, Verdict, admits_client, decide, decide_for_gateway, effective, explain,
 };
 use scopegate::policy::edit::{Edit, Stamped};
 use scopegate::policy::id::{CompanyId, CredentialId, Name, UserId};
@@ -1536,9 +1536,12 @@ proptest! {
         let Verdict::Denied { reason, .. } = for_gateway(&nowhere) else {
             panic!("an allow of nothing")
         };
+        // The state of its company and of its credential comes first, as for an endpoint that exists.
+        let state = admits_client(&nowhere, facts).expect("an audience").err();
+        let state = state.map(|cause| cause.reason);
         let expected = match fault {
-            Some(1) => Reason::TokenAudienceMismatch,
-            Some(2) => Reason::TokenExpired,
+            Some(1) => state.unwrap_or(Reason::TokenAudienceMismatch),
+            Some(2) => state.unwrap_or(Reason::TokenExpired),
             _ => Reason::EndpointUnknown,
         };
         prop_assert_eq!(reason, expected);
