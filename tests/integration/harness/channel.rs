@@ -1,7 +1,7 @@
 //! Channels of clients: their limits, and the threads that run them.
 //!
 //! The client of hyper loses a request that is sent while its connection ends, if two threads do that: it
-//! is in a queue that nobody reads any more, and its call waits until the next one on the same channel
+//! is in a queue without a reader, and its call waits until the next one on the same channel
 //! (hyper issue 4122, of HTTP/1 there). A program has a deadline for each call. A test has none, and
 //! would hang, although the server did nothing wrong. So one thread runs all that belongs to a channel.
 
